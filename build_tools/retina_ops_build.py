@@ -1,0 +1,53 @@
+"""PEP 517 backend: setuptools, with the torch that the environment already has.
+
+Build isolation hides the environment's torch, and asking for torch as a build requirement would download it again.
+So: if the Python that runs the build has torch in its own site-packages, use that; otherwise require it.
+"""
+
+import glob
+import os
+import sys
+import sysconfig
+
+from setuptools import build_meta
+from setuptools.build_meta import *  # noqa: F403
+
+
+def _environment_site_packages() -> str | None:
+    """The site-packages of the environment that runs pip or uv, if it has torch."""
+    prefixes = [sys.prefix, os.environ.get("VIRTUAL_ENV", ""), os.environ.get("CONDA_PREFIX", "")]
+    paths = [sysconfig.get_path("purelib")]
+    for prefix in prefixes:
+        paths += glob.glob(os.path.join(prefix, "lib", "python*", "site-packages")) if prefix else []
+    for path in paths:
+        if os.path.isfile(os.path.join(path, "torch", "__init__.py")):
+            return path
+    return None
+
+
+def _requires_torch() -> list[str]:
+    return [] if _environment_site_packages() else ["torch>=2.10"]
+
+
+def _use_torch() -> None:
+    path = _environment_site_packages()
+    if path and path not in sys.path:
+        sys.path.append(path)
+
+
+def get_requires_for_build_wheel(config_settings=None):
+    return [*build_meta.get_requires_for_build_wheel(config_settings), *_requires_torch()]
+
+
+def get_requires_for_build_editable(config_settings=None):
+    return [*build_meta.get_requires_for_build_editable(config_settings), *_requires_torch()]
+
+
+def build_wheel(wheel_directory, config_settings=None, metadata_directory=None):
+    _use_torch()
+    return build_meta.build_wheel(wheel_directory, config_settings, metadata_directory)
+
+
+def build_editable(wheel_directory, config_settings=None, metadata_directory=None):
+    _use_torch()
+    return build_meta.build_editable(wheel_directory, config_settings, metadata_directory)

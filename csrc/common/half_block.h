@@ -1,0 +1,87 @@
+// Blocks of float16 / bfloat16 / float32 values read and written as float: branch-free loops of constant length that
+// the compiler vectorises. Rounding is to nearest even. Includes no torch header.
+#pragma once
+
+#include "common/host_device.h"
+
+namespace retina_ops {
+
+enum class Dtype { kFloat16, kBFloat16, kFloat32, kFloat64 };
+
+RETINA_OPS_HOST_DEVICE float bfloat16_to_float(uint16_t bits) {
+  return bit_copy<float>(static_cast<uint32_t>(bits) << 16);
+}
+
+RETINA_OPS_HOST_DEVICE uint16_t float_to_bfloat16(float value) {
+  const uint32_t bits = bit_copy<uint32_t>(value);
+  const uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+  return static_cast<uint16_t>(value != value ? 0x7fc0u : rounded);
+}
+
+RETINA_OPS_HOST_DEVICE float float16_to_float(uint16_t bits) {
+  const uint32_t magnitude = static_cast<uint32_t>(bits & 0x7fffu) << 13;
+  const uint32_t special = magnitude >= 0x0f800000u ? 0x70000000u : 0u;  // inf and NaN keep an all-ones exponent
+  const float scaled = bit_copy<float>(magnitude) * bit_copy<float>(0x77800000u);  // 2^112 rebases the exponent
+  const uint32_t sign = static_cast<uint32_t>(bits & 0x8000u) << 16;
+  return bit_copy<float>((special != 0u ? (magnitude | special) : bit_copy<uint32_t>(scaled)) | sign);
+}
+
+RETINA_OPS_HOST_DEVICE uint16_t float_to_float16(float value) {
+  const uint32_t bits = bit_copy<uint32_t>(value);
+  const uint32_t sign = (bits >> 16) & 0x8000u;
+  const uint32_t magnitude = bits & 0x7fffffffu;
+  // Normal results: round the mantissa to 10 bits and rebase the exponent. Subnormal results: adding 0.5 aligns the
+  // value so that the last ten mantissa bits are the answer.
+  const uint32_t normal = (magnitude + 0xfffu + ((magnitude >> 13) & 1u) - 0x38000000u) >> 13;
+  const float aligned = bit_copy<float>(magnitude) + 0.5f;
+  const uint32_t subnormal = bit_copy<uint32_t>(aligned) - 0x3f000000u;
+  const uint32_t finite = magnitude < 0x38800000u ? subnormal : normal;
+  const uint32_t capped = magnitude >= 0x477ff000u ? 0x7c00u : finite;
+  return static_cast<uint16_t>((magnitude > 0x7f800000u ? 0x7e00u : capped) | sign);
+}
+
+// Reads `count` values from index `first` of `base` and pads to kWidth with zeros.
+template <int kWidth>
+RETINA_OPS_HOST_DEVICE void load_block(const void* base, Dtype dtype, int64_t first, float* out, int count) {
+  if (count < kWidth) {
+    for (int i = 0; i < kWidth; ++i) out[i] = 0.0f;
+  }
+  if (dtype == Dtype::kFloat32) {
+    memcpy(out, static_cast<const float*>(base) + first, static_cast<size_t>(count) * sizeof(float));
+    return;
+  }
+  alignas(64) uint16_t bits[kWidth] = {};
+  memcpy(bits, static_cast<const uint16_t*>(base) + first, static_cast<size_t>(count) * sizeof(uint16_t));
+  if (dtype == Dtype::kBFloat16) {
+    for (int i = 0; i < kWidth; ++i) out[i] = bfloat16_to_float(bits[i]);
+  } else {
+    for (int i = 0; i < kWidth; ++i) out[i] = float16_to_float(bits[i]);
+  }
+}
+template <int kWidth>
+RETINA_OPS_HOST_DEVICE void load_block(const void* base, Dtype, int64_t first, double* out, int count) {
+  for (int i = 0; i < kWidth; ++i) out[i] = 0.0;
+  memcpy(out, static_cast<const double*>(base) + first, static_cast<size_t>(count) * sizeof(double));
+}
+
+// Writes the first `count` of kWidth values to index `first` of `base`.
+template <int kWidth>
+RETINA_OPS_HOST_DEVICE void store_block(void* base, Dtype dtype, int64_t first, const float* values, int count) {
+  if (dtype == Dtype::kFloat32) {
+    memcpy(static_cast<float*>(base) + first, values, static_cast<size_t>(count) * sizeof(float));
+    return;
+  }
+  alignas(64) uint16_t bits[kWidth];
+  if (dtype == Dtype::kBFloat16) {
+    for (int i = 0; i < kWidth; ++i) bits[i] = float_to_bfloat16(values[i]);
+  } else {
+    for (int i = 0; i < kWidth; ++i) bits[i] = float_to_float16(values[i]);
+  }
+  memcpy(static_cast<uint16_t*>(base) + first, bits, static_cast<size_t>(count) * sizeof(uint16_t));
+}
+template <int kWidth>
+RETINA_OPS_HOST_DEVICE void store_block(void* base, Dtype, int64_t first, const double* values, int count) {
+  memcpy(static_cast<double*>(base) + first, values, static_cast<size_t>(count) * sizeof(double));
+}
+
+}  // namespace retina_ops

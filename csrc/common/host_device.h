@@ -1,0 +1,34 @@
+// Keywords and elementary arithmetic shared by the CPU and the CUDA build of a formula. Includes no torch header.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <limits>
+
+#if defined(__CUDACC__)
+#define RETINA_OPS_HOST_DEVICE __host__ __device__ __forceinline__
+#else
+#define RETINA_OPS_HOST_DEVICE inline __attribute__((always_inline))
+#endif
+
+namespace retina_ops {
+
+// How a multiply-add is rounded. Formulas take one of these as a template argument: the host compiler contracts nothing
+// (-ffp-contract=off), so whether it is fused is a decision of the caller, who knows the instruction set.
+struct FusedMath {
+  static RETINA_OPS_HOST_DEVICE float madd(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
+};
+struct PlainMath {
+  static RETINA_OPS_HOST_DEVICE float madd(float a, float b, float c) { return a * b + c; }
+};
+
+template <class To, class From>
+RETINA_OPS_HOST_DEVICE To bit_copy(const From& from) {
+  static_assert(sizeof(To) == sizeof(From), "bit_copy keeps the size");
+  To to;
+  memcpy(&to, &from, sizeof(To));
+  return to;
+}
+
+}  // namespace retina_ops

@@ -1,0 +1,122 @@
+// The focal loss of one logit: value, first and second derivative. Host and device, no torch.
+//
+// Lin et al. 2017, "Focal Loss for Dense Object Detection", equation (5): FL = -alpha_t (1 - p_t)^gamma log(p_t).
+//
+// Hard targets. Let z be the logit seen from its own class (x for a positive, -x for a negative), p = sigmoid(z),
+// u = 1 - p, s = -log(p). Then, per unit of alpha_t,
+//   F(z)   =  u^gamma s
+//   F'(z)  = -u^gamma (gamma p s + u)
+//   F''(z) =  u^gamma p (gamma^2 p s + u (2 gamma + 1 - gamma s))
+// and one exponential, e = exp(-|z|), gives all of p, u and s without cancellation.
+//
+// Soft targets t in [0, 1], torchvision's definition. With p = sigmoid(x), q = 1 - p, c = the cross entropy,
+// m = 1 - p_t = p (1 - t) + q t, h = p q / m and d = 1 - 2 t,
+//   F   = m^gamma c
+//   F'  = m^gamma (p (1 - t) - q t + gamma c h d)
+//   F'' = m^gamma (p q + 2 gamma (p (1 - t) - q t) h d + gamma c h d ((gamma - 1) h d + q - p))
+#pragma once
+
+#include "common/elementary.h"
+#include "common/host_device.h"
+
+namespace retina_ops {
+
+// The exponents that are worth a path of their own; kAny computes exp(gamma log(u)).
+enum class Gamma { kZero, kHalf, kOne, kThreeHalves, kTwo, kThree, kAny };
+
+inline Gamma gamma_case(double gamma) {
+  if (gamma == 0.0) return Gamma::kZero;
+  if (gamma == 0.5) return Gamma::kHalf;
+  if (gamma == 1.0) return Gamma::kOne;
+  if (gamma == 1.5) return Gamma::kThreeHalves;
+  if (gamma == 2.0) return Gamma::kTwo;
+  if (gamma == 3.0) return Gamma::kThree;
+  return Gamma::kAny;
+}
+
+template <class T>
+struct FocalTerms {
+  T loss;        // F
+  T derivative;  // of the order asked for, by the logit
+};
+
+RETINA_OPS_HOST_DEVICE float square_root(float x) { return sqrtf(x); }
+RETINA_OPS_HOST_DEVICE double square_root(double x) { return sqrt(x); }
+
+// base^gamma for base in [0, 1]; log_base is used by kAny alone, in double, so that it stays accurate.
+template <Gamma G, class Math>
+RETINA_OPS_HOST_DEVICE float modulate(float base, double log_base, double gamma) {
+  if constexpr (G == Gamma::kZero) return 1.0f;
+  if constexpr (G == Gamma::kHalf) return square_root(base);
+  if constexpr (G == Gamma::kOne) return base;
+  if constexpr (G == Gamma::kThreeHalves) return base * square_root(base);
+  if constexpr (G == Gamma::kTwo) return base * base;
+  if constexpr (G == Gamma::kThree) return base * base * base;
+  return exp_product<Math>(gamma, log_base);
+}
+template <Gamma G, class Math>
+RETINA_OPS_HOST_DEVICE double modulate(double base, double log_base, double gamma) {
+  if constexpr (G == Gamma::kZero) return 1.0;
+  if constexpr (G == Gamma::kHalf) return square_root(base);
+  if constexpr (G == Gamma::kOne) return base;
+  if constexpr (G == Gamma::kThreeHalves) return base * square_root(base);
+  if constexpr (G == Gamma::kTwo) return base * base;
+  if constexpr (G == Gamma::kThree) return base * base * base;
+  return exp(gamma * log_base);
+}
+
+// F and its derivative of order kOrder (1 or 2) by z, for a hard target; z = x for a positive, -x for a negative.
+template <class T, Gamma G, int kOrder, class Math>
+RETINA_OPS_HOST_DEVICE FocalTerms<T> focal_hard(T z, double gamma_value) {
+  const T gamma = static_cast<T>(gamma_value);
+  const T magnitude = z < T(0) ? -z : z;
+  const T e = exp_nonpositive<Math>(-magnitude);
+  const T log1p_e = log1p_unit<Math>(e);
+  const T v = T(1) / (T(1) + e);
+  const T ev = e * v;
+  const T p = z < T(0) ? ev : v;
+  const T u = z < T(0) ? v : ev;
+  const T s = log1p_e + (z > T(0) ? T(0) : -z);
+  const double log_u = G == Gamma::kAny ? -(static_cast<double>(log1p_e) + (z < T(0) ? 0.0 : static_cast<double>(z))) : 0.0;
+  const T weight = modulate<G, Math>(u, log_u, gamma_value);
+  const T gamma_p_s = gamma * (p * s);
+  FocalTerms<T> terms;
+  terms.loss = weight * s;
+  if constexpr (kOrder == 1) {
+    terms.derivative = -(weight * (gamma_p_s + u));
+  } else {
+    terms.derivative = weight * (p * (gamma * gamma_p_s + u * (gamma + gamma + T(1) - gamma * s)));
+  }
+  return terms;
+}
+
+// The same for a soft target t in [0, 1], by the logit x itself.
+template <class T, Gamma G, int kOrder, class Math>
+RETINA_OPS_HOST_DEVICE FocalTerms<T> focal_soft(T x, T t, double gamma_value) {
+  const T gamma = static_cast<T>(gamma_value);
+  const T magnitude = x < T(0) ? -x : x;
+  const T e = exp_nonpositive<Math>(-magnitude);
+  const T log1p_e = log1p_unit<Math>(e);
+  const T v = T(1) / (T(1) + e);
+  const T ev = e * v;
+  const T p = x < T(0) ? ev : v;
+  const T q = x < T(0) ? v : ev;
+  const T cross_entropy = log1p_e + (x < T(0) ? -x * t : x * (T(1) - t));
+  const T m = p * (T(1) - t) + q * t;
+  const double log_m = G == Gamma::kAny ? log(static_cast<double>(m)) : 0.0;
+  const T weight = modulate<G, Math>(m, log_m, gamma_value);
+  const T h = m > T(0) ? p * q / m : m;  // 0 where p or q has underflowed; NaN stays NaN
+  const T d = T(1) - T(2) * t;
+  const T residual = p * (T(1) - t) - q * t;
+  FocalTerms<T> terms;
+  terms.loss = weight * cross_entropy;
+  const T gamma_c_h_d = gamma * (cross_entropy * h) * d;
+  if constexpr (kOrder == 1) {
+    terms.derivative = weight * (residual + gamma_c_h_d);
+  } else {
+    terms.derivative = weight * (p * q + T(2) * gamma * residual * h * d + gamma_c_h_d * ((gamma - T(1)) * h * d + q - p));
+  }
+  return terms;
+}
+
+}  // namespace retina_ops

@@ -1,0 +1,332 @@
+// Floors for float32, class-index targets, sum and gradient: 8 bytes an element must move; about 45 vector operations
+// per 16 elements (AVX-512). The arithmetic bounds it. The flat logits are cut at the positives only, so that all the
+// rest, nearly everything, is one run of identical branch-free work whatever the number of classes.
+#include "focal_loss/focal_loss_cpu.h"
+
+#include <algorithm>
+#include <initializer_list>
+
+#include "common/isa.h"
+#include "focal_loss/focal_loss.h"
+
+namespace retina_ops {
+namespace {
+
+constexpr int kWidth = 64;  // elements a block: four 512-bit registers of float
+
+template <class T>
+struct Block {
+  alignas(64) T logits[kWidth];
+  alignas(64) T targets[kWidth];
+  alignas(64) T loss[kWidth];
+  alignas(64) T derivative[kWidth];
+  alignas(64) T upstream[kWidth];
+  alignas(64) T alpha[kWidth];
+};
+
+// loss and derivative of a block of negatives, unweighted.
+template <class T, Gamma G, int kOrder, class Math>
+RETINA_OPS_HOST_DEVICE void negatives(Block<T>& block, double gamma) {
+  for (int i = 0; i < kWidth; ++i) {
+    const FocalTerms<T> terms = focal_hard<T, G, kOrder == 2 ? 2 : 1, Math>(-block.logits[i], gamma);
+    block.loss[i] = terms.loss;
+    if constexpr (kOrder == 1) block.derivative[i] = -terms.derivative;  // dz/dx = -1
+    if constexpr (kOrder == 2) block.derivative[i] = terms.derivative;
+  }
+}
+
+// loss and derivative of a block of soft targets, unweighted.
+template <class T, Gamma G, int kOrder, class Math>
+RETINA_OPS_HOST_DEVICE void soft(Block<T>& block, double gamma) {
+  for (int i = 0; i < kWidth; ++i) {
+    const FocalTerms<T> terms = focal_soft<T, G, kOrder == 2 ? 2 : 1, Math>(block.logits[i], block.targets[i], gamma);
+    block.loss[i] = terms.loss;
+    if constexpr (kOrder != 0) block.derivative[i] = terms.derivative;
+  }
+}
+
+// What a run of elements shares: its weight, or one weight a class where alpha is per class.
+template <class T>
+struct RunWeights {
+  T scalar;
+  const T* per_class;  // of the run's first element, or null
+};
+
+// Weights `count` elements of the block, multiplies by the upstream gradient, writes what is asked for and returns
+// the sum of the losses. Elements past `count` are computed but neither summed nor written.
+template <class T, int kOrder>
+RETINA_OPS_HOST_DEVICE double finish_block(const FocalProblem& problem, Block<T>& block, RunWeights<T> weights,
+                                           int64_t first, int count) {
+  if (weights.per_class != nullptr) {
+    for (int i = 0; i < count; ++i) {
+      const T weight = T(1) - weights.per_class[i];
+      block.loss[i] *= weight;
+      if constexpr (kOrder != 0) block.derivative[i] *= weight;
+    }
+  } else {
+    for (int i = 0; i < kWidth; ++i) block.loss[i] *= weights.scalar;
+    if constexpr (kOrder != 0) {
+      for (int i = 0; i < kWidth; ++i) block.derivative[i] *= weights.scalar;
+    }
+  }
+  if (count < kWidth) {
+    for (int i = count; i < kWidth; ++i) block.loss[i] = T(0);
+  }
+  if (problem.value != nullptr) {
+    store_block<kWidth>(problem.value, problem.dtype, first, block.loss, count);
+  }
+  if constexpr (kOrder != 0) {
+    if (problem.upstream != nullptr) {
+      load_block<kWidth>(problem.upstream, problem.dtype, first, block.upstream, count);
+      for (int i = 0; i < kWidth; ++i) block.derivative[i] *= block.upstream[i];
+    } else {
+      const T factor = static_cast<T>(problem.upstream_scalar);
+      for (int i = 0; i < kWidth; ++i) block.derivative[i] *= factor;
+    }
+    store_block<kWidth>(problem.derivative, problem.dtype, first, block.derivative, count);
+  }
+  double lanes[8] = {};
+  for (int i = 0; i < kWidth; i += 8) {
+    for (int lane = 0; lane < 8; ++lane) lanes[lane] += static_cast<double>(block.loss[i + lane]);
+  }
+  return ((lanes[0] + lanes[1]) + (lanes[2] + lanes[3])) + ((lanes[4] + lanes[5]) + (lanes[6] + lanes[7]));
+}
+
+template <class T, Gamma G, int kOrder, class Math>
+RETINA_OPS_HOST_DEVICE double negative_run(const FocalProblem& problem, RunWeights<T> weights, int64_t begin,
+                                           int64_t end) {
+  Block<T> block;
+  double sum = 0.0;
+  for (int64_t first = begin; first < end; first += kWidth) {
+    const int count = end - first < kWidth ? static_cast<int>(end - first) : kWidth;
+    load_block<kWidth>(problem.logits, problem.dtype, first, block.logits, count);
+    negatives<T, G, kOrder, Math>(block, problem.gamma);
+    RunWeights<T> here = weights;
+    if (here.per_class != nullptr) here.per_class += first - begin;
+    sum += finish_block<T, kOrder>(problem, block, here, first, count);
+  }
+  return sum;
+}
+
+template <class T, Gamma G, int kOrder, class Math>
+RETINA_OPS_HOST_DEVICE double soft_run(const FocalProblem& problem, RunWeights<T> alphas, int64_t begin, int64_t end) {
+  Block<T> block;
+  double sum = 0.0;
+  for (int64_t first = begin; first < end; first += kWidth) {
+    const int count = end - first < kWidth ? static_cast<int>(end - first) : kWidth;
+    load_block<kWidth>(problem.logits, problem.dtype, first, block.logits, count);
+    load_block<kWidth>(problem.soft_targets, problem.soft_dtype, first, block.targets, count);
+    soft<T, G, kOrder, Math>(block, problem.gamma);
+    for (int i = 0; i < kWidth; ++i) block.alpha[i] = alphas.scalar;
+    if (alphas.per_class != nullptr) {
+      for (int i = 0; i < count; ++i) block.alpha[i] = alphas.per_class[(first + i) % problem.classes];
+    }
+    for (int i = 0; i < kWidth; ++i) {
+      const T alpha = block.alpha[i];
+      const T t = block.targets[i];
+      const T weight = alpha < T(0) ? T(1) : alpha * t + (T(1) - alpha) * (T(1) - t);
+      block.loss[i] *= weight;
+      if constexpr (kOrder != 0) block.derivative[i] *= weight;
+    }
+    sum += finish_block<T, kOrder>(problem, block, RunWeights<T>{T(1), nullptr}, first, count);
+  }
+  return sum;
+}
+
+// Computes one run of elements [begin, end) and returns the sum of their losses.
+template <class T>
+using RunFunction = double (*)(const FocalProblem& problem, RunWeights<T> weights, int64_t begin, int64_t end);
+
+// Which run a function is for: hard negatives (labels), or any element (soft targets).
+enum class Kind { kNegative, kSoft };
+
+template <class T, Kind K, Gamma G, int kOrder, class Math>
+RETINA_OPS_HOST_DEVICE double run_of(const FocalProblem& problem, RunWeights<T> weights, int64_t begin, int64_t end) {
+  if constexpr (K == Kind::kNegative) {
+    return negative_run<T, G, kOrder, Math>(problem, weights, begin, end);
+  } else {
+    return soft_run<T, G, kOrder, Math>(problem, weights, begin, end);
+  }
+}
+
+// One function per instruction set: the formulas above are always inlined, so they take on its target.
+template <class T, Kind K, Gamma G, int kOrder>
+double run_baseline(const FocalProblem& problem, RunWeights<T> weights, int64_t begin, int64_t end) {
+  return run_of<T, K, G, kOrder, PlainMath>(problem, weights, begin, end);
+}
+#if RETINA_OPS_HAS_X86_TARGETS
+template <class T, Kind K, Gamma G, int kOrder>
+RETINA_OPS_TARGET_AVX2 double run_avx2(const FocalProblem& problem, RunWeights<T> weights, int64_t begin,
+                                       int64_t end) {
+  return run_of<T, K, G, kOrder, FusedMath>(problem, weights, begin, end);
+}
+template <class T, Kind K, Gamma G, int kOrder>
+RETINA_OPS_TARGET_AVX512 double run_avx512(const FocalProblem& problem, RunWeights<T> weights, int64_t begin,
+                                           int64_t end) {
+  return run_of<T, K, G, kOrder, FusedMath>(problem, weights, begin, end);
+}
+#endif
+
+template <class T, Kind K, Gamma G, int kOrder>
+RunFunction<T> for_isa() {
+  if constexpr (sizeof(T) == sizeof(double)) {
+    return run_baseline<T, K, G, kOrder>;  // bound by libm
+  } else {
+    switch (cpu_isa()) {
+#if RETINA_OPS_HAS_X86_TARGETS
+      case Isa::kAvx512: return run_avx512<T, K, G, kOrder>;
+      case Isa::kAvx2: return run_avx2<T, K, G, kOrder>;
+#endif
+      default: return run_baseline<T, K, G, kOrder>;
+    }
+  }
+}
+
+// The loss and its gradient in float have every gamma of the papers as a path; the rest computes exp(gamma log(u)).
+template <class T, Kind K, int kOrder>
+RunFunction<T> for_gamma(Gamma gamma) {
+  if constexpr (kOrder != 2 && sizeof(T) == sizeof(float)) {
+    switch (gamma) {
+      case Gamma::kHalf: return for_isa<T, K, Gamma::kHalf, kOrder>();
+      case Gamma::kOne: return for_isa<T, K, Gamma::kOne, kOrder>();
+      case Gamma::kThreeHalves: return for_isa<T, K, Gamma::kThreeHalves, kOrder>();
+      case Gamma::kTwo: return for_isa<T, K, Gamma::kTwo, kOrder>();
+      case Gamma::kThree: return for_isa<T, K, Gamma::kThree, kOrder>();
+      default: break;
+    }
+  }
+  return gamma == Gamma::kZero ? for_isa<T, K, Gamma::kZero, kOrder>() : for_isa<T, K, Gamma::kAny, kOrder>();
+}
+
+template <class T, Kind K>
+RunFunction<T> choose_run(const FocalProblem& problem) {
+  const Gamma gamma = gamma_case(problem.gamma);
+  switch (problem.order) {
+    case 0: return for_gamma<T, K, 0>(gamma);
+    case 1: return for_gamma<T, K, 1>(gamma);
+    default: return for_gamma<T, K, 2>(gamma);
+  }
+}
+
+template <class T>
+FocalTerms<T> positive_terms(T logit, double gamma, int order) {
+  if (gamma == 0.0) {
+    return order == 2 ? focal_hard<T, Gamma::kZero, 2, PlainMath>(logit, gamma)
+                      : focal_hard<T, Gamma::kZero, 1, PlainMath>(logit, gamma);
+  }
+  return order == 2 ? focal_hard<T, Gamma::kAny, 2, PlainMath>(logit, gamma)
+                    : focal_hard<T, Gamma::kAny, 1, PlainMath>(logit, gamma);
+}
+
+// The one element of a row that belongs to its class.
+template <class T>
+double positive(const FocalProblem& problem, T alpha, int64_t index) {
+  alignas(64) T value[1];
+  load_block<1>(problem.logits, problem.dtype, index, value, 1);
+  const FocalTerms<T> terms = positive_terms(value[0], problem.gamma, problem.order);
+  const T weight = alpha < T(0) ? T(1) : alpha;
+  const T loss = terms.loss * weight;
+  if (problem.value != nullptr) {
+    store_block<1>(problem.value, problem.dtype, index, &loss, 1);
+  }
+  if (problem.derivative != nullptr) {
+    T factor[1] = {static_cast<T>(problem.upstream_scalar)};
+    if (problem.upstream != nullptr) {
+      load_block<1>(problem.upstream, problem.dtype, index, factor, 1);
+    }
+    const T derivative = terms.derivative * weight * factor[0];
+    store_block<1>(problem.derivative, problem.dtype, index, &derivative, 1);
+  }
+  return static_cast<double>(loss);
+}
+
+// Rows of ignore_index: selected away, whatever their logits are.
+void write_zeros(const FocalProblem& problem, int64_t begin, int64_t end) {
+  const int64_t size = problem.dtype == Dtype::kFloat64 ? 8 : problem.dtype == Dtype::kFloat32 ? 4 : 2;
+  for (void* output : {problem.value, problem.derivative}) {
+    if (output != nullptr) {
+      memset(static_cast<char*>(output) + begin * size, 0, static_cast<size_t>((end - begin) * size));
+    }
+  }
+}
+
+template <class T>
+double labelled_range(const FocalProblem& problem, int64_t begin, int64_t end) {
+  const RunFunction<T> negative = choose_run<T, Kind::kNegative>(problem);
+  const T* per_class = static_cast<const T*>(problem.alpha_per_class);
+  const T alpha = static_cast<T>(problem.alpha);
+  const T negative_weight = alpha < T(0) ? T(1) : T(1) - alpha;
+  double sum = 0.0;
+  int64_t pending = begin;  // start of the negatives that are not computed yet: a run may span many rows
+  for (int64_t row = begin / problem.classes, at = begin; at < end; ++row) {
+    const int64_t row_begin = row * problem.classes;
+    const int64_t row_end = std::min(row_begin + problem.classes, end);
+    const int64_t label = problem.labels[row];
+    const auto negatives_until = [&](int64_t stop) {
+      const RunWeights<T> weights{negative_weight, per_class == nullptr ? nullptr : per_class + (pending - row_begin)};
+      sum += negative(problem, weights, pending, stop);
+    };
+    if (label == problem.ignore_index) {
+      negatives_until(at);
+      write_zeros(problem, at, row_end);
+      pending = row_end;
+    } else if (label < problem.classes && row_begin + label >= at && row_begin + label < row_end) {
+      const int64_t target = row_begin + label;
+      negatives_until(target);
+      sum += positive(problem, per_class == nullptr ? alpha : per_class[label], target);
+      pending = target + 1;
+    }
+    if (per_class != nullptr || row_end == end) {
+      negatives_until(row_end);
+      pending = row_end;
+    }
+    at = row_end;
+  }
+  return sum;
+}
+
+template <class T>
+double typed_range(const FocalProblem& problem, int64_t begin, int64_t end) {
+  if (problem.labels != nullptr) {
+    return labelled_range<T>(problem, begin, end);
+  }
+  const RunWeights<T> weights{static_cast<T>(problem.alpha), static_cast<const T*>(problem.alpha_per_class)};
+  return choose_run<T, Kind::kSoft>(problem)(problem, weights, begin, end);
+}
+
+}  // namespace
+
+double focal_loss_range(const FocalProblem& problem, int64_t begin, int64_t end) {
+  return problem.dtype == Dtype::kFloat64 ? typed_range<double>(problem, begin, end)
+                                          : typed_range<float>(problem, begin, end);
+}
+
+int64_t first_bad_label(const int64_t* labels, int64_t rows, int64_t classes, int64_t ignore_index) {
+  for (int64_t row = 0; row < rows; ++row) {
+    if ((labels[row] < 0 || labels[row] > classes) && labels[row] != ignore_index) {
+      return row;
+    }
+  }
+  return -1;
+}
+
+template <class T>
+static void scale_typed(void* data, Dtype dtype, T factor, int64_t begin, int64_t end) {
+  T values[kWidth];
+  for (int64_t first = begin; first < end; first += kWidth) {
+    const int count = end - first < kWidth ? static_cast<int>(end - first) : kWidth;
+    load_block<kWidth>(data, dtype, first, values, count);
+    for (int i = 0; i < kWidth; ++i) values[i] *= factor;
+    store_block<kWidth>(data, dtype, first, values, count);
+  }
+}
+
+void scale_range(void* data, Dtype dtype, double factor, int64_t begin, int64_t end) {
+  if (dtype == Dtype::kFloat64) {
+    scale_typed<double>(data, dtype, factor, begin, end);
+  } else {
+    scale_typed<float>(data, dtype, static_cast<float>(factor), begin, end);
+  }
+}
+
+}  // namespace retina_ops

@@ -1,0 +1,143 @@
+// sigmoid_focal_loss for CPU tensors: checks, allocation, threads, registration.
+#include "focal_loss/focal_loss_op.h"
+
+#include <torch/csrc/stable/library.h>
+
+#include <cmath>
+#include <limits>
+#include <tuple>
+#include <vector>
+
+#include "common/isa.h"
+
+namespace retina_ops {
+namespace {
+
+FocalArguments check_on_cpu(const char* op, const Tensor& inputs, const Tensor& targets,
+                            const std::optional<Tensor>& alpha_per_class, double alpha, double gamma,
+                            int64_t ignore_index) {
+  FocalArguments arguments =
+      check_sigmoid_focal_loss(op, inputs, targets, alpha_per_class, alpha, gamma, ignore_index);
+  if (arguments.is_labels) {
+    const int64_t classes = inputs.size(inputs.dim() - 1);
+    const int64_t rows = arguments.targets.numel();
+    const int64_t bad = first_bad_label(arguments.problem.labels, rows, classes, ignore_index);
+    check(bad < 0, op, ": class-index targets must be in [0, ", classes, "] (", classes,
+          " = background) or ignore_index ", ignore_index, ", got ", bad < 0 ? 0 : arguments.problem.labels[bad],
+          " at row ", bad);
+  }
+  cpu_isa();  // a bad RETINA_OPS_ISA is an error here, not inside a thread
+  return arguments;
+}
+
+// Runs the problem over all chunks. The chunks' sums are added in order, so that the number of threads changes nothing.
+double run_chunks(const FocalProblem& problem, int64_t elements) {
+  const int64_t chunks = (elements + kFocalChunk - 1) / kFocalChunk;
+  std::vector<double> sums(static_cast<size_t>(chunks));
+  torch::stable::parallel_for(0, chunks, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t chunk = begin; chunk < end; ++chunk) {
+      const int64_t last = (chunk + 1) * kFocalChunk;
+      sums[static_cast<size_t>(chunk)] =
+          focal_loss_range(problem, chunk * kFocalChunk, last < elements ? last : elements);
+    }
+  });
+  double total = 0.0;
+  for (const double sum : sums) {
+    total += sum;
+  }
+  return total;
+}
+
+double scalar_value(const Tensor& tensor) {
+  return *torch::stable::to(tensor, ScalarType::Double).const_data_ptr<double>();
+}
+
+Tensor sigmoid_focal_loss_cpu(const Tensor& inputs, const Tensor& targets, std::optional<Tensor> alpha_per_class,
+                              double alpha, double gamma, int64_t ignore_index) {
+  FocalArguments arguments =
+      check_on_cpu("sigmoid_focal_loss", inputs, targets, alpha_per_class, alpha, gamma, ignore_index);
+  Tensor loss = torch::stable::new_empty(arguments.inputs, arguments.inputs.sizes());
+  arguments.problem.value = loss.mutable_data_ptr();
+  run_chunks(arguments.problem, loss.numel());
+  return loss;
+}
+
+Tensor sigmoid_focal_loss_backward_cpu(const Tensor& grad_output, const Tensor& inputs, const Tensor& targets,
+                                       std::optional<Tensor> alpha_per_class, double alpha, double gamma,
+                                       int64_t ignore_index, int64_t order) {
+  const char* op = "sigmoid_focal_loss_backward";
+  FocalArguments arguments = check_on_cpu(op, inputs, targets, alpha_per_class, alpha, gamma, ignore_index);
+  check_order(op, order);
+  check_upstream(op, grad_output, inputs);
+  const Tensor upstream = torch::stable::contiguous(grad_output);
+  if (grad_output.dim() == 0) {
+    arguments.problem.upstream_scalar = scalar_value(upstream);
+  } else {
+    arguments.problem.upstream = upstream.const_data_ptr();
+  }
+  Tensor grad = torch::stable::new_empty(arguments.inputs, arguments.inputs.sizes());
+  arguments.problem.order = static_cast<int>(order);
+  arguments.problem.derivative = grad.mutable_data_ptr();
+  run_chunks(arguments.problem, grad.numel());
+  return grad;
+}
+
+std::tuple<Tensor, Tensor> sigmoid_focal_loss_reduced_cpu(const Tensor& inputs, const Tensor& targets,
+                                                          std::optional<Tensor> alpha_per_class, double alpha,
+                                                          double gamma, int64_t ignore_index, bool mean,
+                                                          bool with_grad) {
+  FocalArguments arguments =
+      check_on_cpu("sigmoid_focal_loss_reduced", inputs, targets, alpha_per_class, alpha, gamma, ignore_index);
+  FocalProblem& problem = arguments.problem;
+  const int64_t elements = arguments.inputs.numel();
+  double divisor = 1.0;
+  if (mean) {
+    int64_t counted = elements;
+    for (int64_t row = 0; arguments.is_labels && row < arguments.rows; ++row) {
+      counted -= problem.labels[row] == ignore_index ? problem.classes : 0;
+    }
+    divisor = static_cast<double>(counted);
+  }
+  Tensor grad = with_grad ? torch::stable::new_empty(arguments.inputs, arguments.inputs.sizes())
+                          : torch::stable::new_empty(arguments.inputs, {0});
+  if (with_grad) {
+    problem.order = 1;
+    problem.derivative = grad.mutable_data_ptr();
+    problem.upstream_scalar = 1.0 / divisor;
+  }
+  const double total = run_chunks(problem, elements) / divisor;
+  Tensor loss = torch::stable::new_empty(arguments.inputs, {}, accumulate_dtype(inputs));
+  if (problem.dtype == Dtype::kFloat64) {
+    *loss.mutable_data_ptr<double>() = total;
+  } else {
+    *loss.mutable_data_ptr<float>() = static_cast<float>(total);
+  }
+  return {loss, grad};
+}
+
+void scale_gradient_cpu(Tensor grad, const Tensor& scale) {
+  check(scale.numel() == 1, "scale_gradient_: scale must have one element, got ", shape_string(scale));
+  check(grad.is_contiguous(), "scale_gradient_: grad must be contiguous");
+  check_floating("scale_gradient_", "grad", grad);
+  const double factor = scalar_value(scale);
+  if (factor == 1.0) {
+    return;
+  }
+  void* data = grad.mutable_data_ptr();
+  const Dtype dtype = dtype_of(grad);
+  const int64_t elements = grad.numel();
+  torch::stable::parallel_for(0, elements, kFocalChunk, [&](int64_t begin, int64_t end) {
+    scale_range(data, dtype, factor, begin, end);
+  });
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(retina_ops, CPU, m) {
+  m.impl("sigmoid_focal_loss", TORCH_BOX(&sigmoid_focal_loss_cpu));
+  m.impl("sigmoid_focal_loss_backward", TORCH_BOX(&sigmoid_focal_loss_backward_cpu));
+  m.impl("sigmoid_focal_loss_reduced", TORCH_BOX(&sigmoid_focal_loss_reduced_cpu));
+  m.impl("scale_gradient_", TORCH_BOX(&scale_gradient_cpu));
+}
+
+}  // namespace retina_ops
