@@ -1,0 +1,29 @@
+// Reductions over a block. Deterministic: the order of the additions depends on the block size alone. No torch.
+#pragma once
+
+#include "common/launch.cuh"
+
+namespace retina_ops {
+
+// Sum of `value` over the block's kThreads threads (a multiple of 32, at most 1024); the result is thread 0's alone.
+// All threads of the block must call it, and __syncthreads() must stand between two calls.
+template <int kThreads, class T>
+__device__ __forceinline__ T block_sum(T value) {
+  RETINA_OPS_SHARED(T[kThreads / 32], partial);
+  for (int offset = kWarpSize / 2; offset > 0; offset /= 2) {
+    value += __shfl_down_sync(kFullWarp, value, offset);
+  }
+  if (threadIdx.x % kWarpSize == 0) {
+    partial[threadIdx.x / kWarpSize] = value;
+  }
+  __syncthreads();
+  if (threadIdx.x < kWarpSize) {
+    value = threadIdx.x < kThreads / kWarpSize ? partial[threadIdx.x] : T(0);
+    for (int offset = kWarpSize / 2; offset > 0; offset /= 2) {
+      value += __shfl_down_sync(kFullWarp, value, offset);
+    }
+  }
+  return value;
+}
+
+}  // namespace retina_ops
