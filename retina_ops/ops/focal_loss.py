@@ -8,11 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from retina_ops.ops._torchscript import no_torchscript
+
 _INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 _REDUCTIONS = ("none", "mean", "sum")
 _OP = "sigmoid_focal_loss"
 
 
+@no_torchscript
 def sigmoid_focal_loss(
     inputs: Tensor,
     targets: Tensor,
@@ -54,8 +57,6 @@ def sigmoid_focal_loss(
         >>> round(sigmoid_focal_loss(logits, labels, reduction="sum").item(), 4)
         0.4332
     """
-    if torch.jit.is_scripting():
-        raise RuntimeError("sigmoid_focal_loss: TorchScript is not supported; use torch.compile or torch.export")
     _check_options(alpha, gamma, reduction)
     per_class = None
     if isinstance(alpha, Tensor):
@@ -200,7 +201,8 @@ def _setup_reduced(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tens
     ctx.save_for_backward(logits, targets, per_class)
     ctx.options = options
     ctx.mean = mean
-    ctx.grad = output[1] if with_grad else None
+    # Kept for the first backward, outside the graph; a tracer (its tensors are a subclass) recomputes instead.
+    ctx.grad = output[1] if with_grad and type(output[1]) is Tensor else None
 
 
 def _backward_reduced(ctx: Any, grad_loss: Tensor | None, _: Tensor | None) -> tuple[Tensor | None, ...]:

@@ -1,0 +1,448 @@
+"""sigmoid_focal_loss against its float64 definition, torchvision, and its own contract."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+import torchvision
+from torch import Tensor
+
+from retina_ops import reference, sigmoid_focal_loss
+
+GAMMAS = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 0.3, 2.7, 7.0)
+HALVES = (torch.float16, torch.bfloat16)
+DTYPES = (torch.float32, torch.float64, *HALVES)
+TINY = 2.0**-126
+
+# Shapes [..., K]: a lone element, one class, an odd tail, exactly one block of 64, rows that straddle a chunk of
+# 16,384 elements, leading dimensions, no rows, no classes.
+SHAPES = ((1, 1), (7, 1), (5, 3), (2, 32), (1, 64), (1, 65), (401, 91), (2, 3, 4, 5), (0, 4), (3, 0))
+
+
+def labels_for(shape: tuple[int, ...], device: str, ignored: bool = True) -> Tensor:
+    """Labels with every kind of row: each class, background and ignored."""
+    return torch.randint(-1 if ignored else 0, shape[-1] + 1, shape[:-1], device=device)
+
+
+def dense(labels: Tensor, classes: int, dtype: torch.dtype = torch.float64) -> Tensor:
+    return torch.nn.functional.one_hot(labels, classes + 1)[..., :classes].to(dtype)
+
+
+def gradient(function, logits: Tensor, *args, **kwargs) -> Tensor:
+    logits = logits.detach().clone().requires_grad_()
+    function(logits, *args, **kwargs).sum().backward()
+    return logits.grad
+
+
+# Relative error allowed: float32 is the contract of 4e-6 for named gammas and 1e-5 for others; half results carry one
+# rounding to 8 or 11 bits; float64 is libm.
+def tolerance(dtype: torch.dtype) -> float:
+    return {torch.float64: 1e-12, torch.float32: 1e-5, torch.float16: 2**-10.9, torch.bfloat16: 2**-7.9}[dtype]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_matches_reference(device: str, shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    logits = (torch.randn(shape, device=device) * 3).to(dtype)
+    labels = labels_for(shape, device)
+    for gamma in GAMMAS:
+        loss = sigmoid_focal_loss(logits, labels, gamma=gamma)
+        expected = reference.sigmoid_focal_loss(logits.double(), labels, gamma=gamma)
+        assert loss.dtype == dtype and loss.shape == logits.shape
+        torch.testing.assert_close(loss.double(), expected, rtol=tolerance(dtype), atol=6e-8)
+        grad = gradient(sigmoid_focal_loss, logits, labels, gamma=gamma)
+        expected = gradient(reference.sigmoid_focal_loss, logits.double(), labels, gamma=gamma)
+        assert grad.dtype == dtype
+        torch.testing.assert_close(grad.double(), expected, rtol=2 * tolerance(dtype), atol=6e-8)
+
+
+@pytest.mark.parametrize("gamma", GAMMAS)
+@pytest.mark.parametrize("positive", [True, False])
+def test_accuracy_over_all_logits(device: str, gamma: float, positive: bool) -> None:
+    """Relative error where the true magnitude is at least 2^-126, absolute below it: DESIGN's contract."""
+    logits = torch.cat([torch.linspace(-110, 110, 100_001), torch.logspace(-30, 2, 20_001), -torch.logspace(-30, 2, 20_001)])
+    logits = logits.to(device)[:, None]
+    labels = torch.full((len(logits),), 0 if positive else 1, device=device)
+    limit = 4e-6 if gamma in (0, 0.5, 1, 1.5, 2, 3) else 1e-5
+    # The definition in mpmath-like care: float64 with log p_t = -softplus, exact to 1e-13 over this range.
+    z = (logits if positive else -logits).double()
+    s, p, u = torch.nn.functional.softplus(-z), torch.sigmoid(z), torch.sigmoid(-z)
+    s = torch.where(z > 30, torch.exp(-z), s)
+    weight = 0.25 if positive else 0.75
+    true_loss = weight * u**gamma * s
+    true_grad = -weight * u**gamma * (gamma * p * s + u) * (1 if positive else -1)
+    for got, true in (
+        (sigmoid_focal_loss(logits, labels, gamma=gamma), true_loss),
+        (gradient(sigmoid_focal_loss, logits, labels, gamma=gamma), true_grad),
+    ):
+        error = (got.double() - true).abs()
+        large = true.abs() >= TINY
+        assert large.sum() > 50_000
+        assert (error[large] / true.abs()[large]).max() < limit
+        assert error[~large].numel() == 0 or error[~large].max() < TINY
+
+
+@pytest.mark.parametrize("gamma", GAMMAS)
+def test_soft_labels_match_reference(device: str, gamma: float) -> None:
+    logits = torch.linspace(-40, 40, 4001, device=device)[:, None].expand(-1, 7).contiguous()
+    soft = torch.rand(4001, 7, device=device)
+    soft[:, 0], soft[:, 1] = 0, 1
+    for function in (sigmoid_focal_loss, lambda *a, **k: gradient(sigmoid_focal_loss, *a, **k)):
+        got = function(logits, soft, gamma=gamma)
+        expected = (
+            reference.sigmoid_focal_loss(logits.double(), soft.double(), gamma=gamma)
+            if function is sigmoid_focal_loss
+            else gradient(reference.sigmoid_focal_loss, logits.double(), soft.double(), gamma=gamma)
+        )
+        torch.testing.assert_close(got.double(), expected, rtol=1e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize("alpha", [0.25, -1, 0.0, 1.0])
+@pytest.mark.parametrize("gamma", [0.0, 2.0, 1.7])
+@pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
+def test_matches_torchvision(device: str, alpha: float, gamma: float, reduction: str) -> None:
+    """Dense 0/1, soft, and class-index targets against torchvision's function in float64."""
+    logits = torch.randn(33, 5, 7, device=device, dtype=torch.float64) * 4
+    labels = torch.randint(0, 8, (33, 5), device=device)
+    one_hot = dense(labels, 7)
+    soft = torch.rand_like(logits)
+    theirs = torchvision.ops.sigmoid_focal_loss
+    for ours, target in ((labels, one_hot), (one_hot, one_hot), (soft, soft)):
+        torch.testing.assert_close(
+            sigmoid_focal_loss(logits, ours, alpha, gamma, reduction), theirs(logits, target, alpha, gamma, reduction)
+        )
+        torch.testing.assert_close(
+            gradient(sigmoid_focal_loss, logits, ours, alpha, gamma, reduction),
+            gradient(theirs, logits, target, alpha, gamma, reduction),
+        )
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+def test_half_reductions_return_float32(device: str, dtype: torch.dtype) -> None:
+    logits = torch.randn(3000, 7, device=device).to(dtype)
+    labels = labels_for((3000, 7), device)
+    for reduction in ("sum", "mean"):
+        loss = sigmoid_focal_loss(logits, labels, reduction=reduction)
+        assert loss.dtype == torch.float32
+        expected = reference.sigmoid_focal_loss(logits.double(), labels, reduction=reduction)
+        torch.testing.assert_close(loss.double(), expected, rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("soft", [False, True])
+def test_alpha_per_class(device: str, soft: bool) -> None:
+    logits = torch.randn(700, 37, device=device)
+    labels = torch.rand(700, 37, device=device) if soft else labels_for((700, 37), device)
+    alpha = torch.rand(37, device=device)
+    for reduction in ("none", "sum", "mean"):
+        got = sigmoid_focal_loss(logits, labels, alpha, reduction=reduction)
+        target = labels.double() if soft else labels
+        expected = reference.sigmoid_focal_loss(logits.double(), target, alpha.double(), reduction=reduction)
+        torch.testing.assert_close(got.double(), expected, rtol=1e-5, atol=1e-6)
+    uniform = torch.full((37,), 0.25, device=device)
+    assert torch.equal(
+        sigmoid_focal_loss(logits, labels, uniform), sigmoid_focal_loss(logits, labels, 0.25)
+    )
+
+
+def test_ignored_rows_are_selected_away(device: str) -> None:
+    logits = torch.randn(6, 5, device=device)
+    logits[2], logits[4] = float("nan"), float("inf")
+    labels = torch.tensor([0, 5, -7, 3, -7, 1], device=device)
+    loss = sigmoid_focal_loss(logits, labels, ignore_index=-7)
+    assert torch.equal(loss[[2, 4]], torch.zeros(2, 5, device=device)) and torch.isfinite(loss).all()
+    for reduction in ("none", "sum", "mean"):
+        grad = gradient(sigmoid_focal_loss, logits, labels, reduction=reduction, ignore_index=-7)
+        assert torch.equal(grad[[2, 4]], torch.zeros(2, 5, device=device)) and torch.isfinite(grad).all()
+    kept = sigmoid_focal_loss(logits[[0, 1, 3, 5]], labels[[0, 1, 3, 5]], reduction="mean")
+    torch.testing.assert_close(sigmoid_focal_loss(logits, labels, reduction="mean", ignore_index=-7), kept)
+
+
+def test_ignore_index_may_be_a_class(device: str) -> None:
+    logits = torch.randn(6, 3, device=device)
+    labels = torch.tensor([0, 1, 2, 3, 1, 0], device=device)
+    loss = sigmoid_focal_loss(logits, labels, ignore_index=1)
+    assert (loss[[1, 4]] == 0).all() and (loss[[0, 2, 3, 5]] > 0).all()
+
+
+def test_all_ignored_and_empty(device: str) -> None:
+    ignored = torch.full((3,), -1, device=device)
+    assert sigmoid_focal_loss(torch.randn(3, 2, device=device), ignored, reduction="sum") == 0
+    assert sigmoid_focal_loss(torch.randn(3, 2, device=device), ignored, reduction="mean").isnan()
+    empty = torch.empty(0, 4, device=device, requires_grad=True)
+    labels = torch.empty(0, dtype=torch.int64, device=device)
+    assert sigmoid_focal_loss(empty, labels, reduction="mean").isnan()
+    total = sigmoid_focal_loss(empty, labels, reduction="sum")
+    total.backward()
+    assert total == 0 and empty.grad.shape == (0, 4)
+
+
+@pytest.mark.parametrize("gamma", GAMMAS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_finite_for_every_finite_logit(device: str, gamma: float, dtype: torch.dtype) -> None:
+    limit = torch.finfo(dtype).max
+    values = [0.0, -0.0, 9.39, -9.39, 88, -88, 104, -104, 1e4, -1e4, limit, -limit, limit / 3, torch.finfo(dtype).tiny]
+    logits = torch.tensor(values, device=device).to(dtype).clamp(-limit, limit)[:, None]
+    for label in (0, 1):
+        labels = torch.full((len(logits),), label, device=device)
+        assert torch.isfinite(sigmoid_focal_loss(logits, labels, gamma=gamma)).all()
+        assert torch.isfinite(gradient(sigmoid_focal_loss, logits, labels, gamma=gamma)).all()
+        assert torch.isfinite(gradient(sigmoid_focal_loss, logits, labels[:, None].to(dtype), gamma=gamma)).all()
+
+
+def test_nan_logits_give_nan(device: str) -> None:
+    logits = torch.tensor([[float("nan"), 1.0]], device=device)
+    for label in (0, 2):
+        loss = sigmoid_focal_loss(logits, torch.tensor([label], device=device))
+        grad = gradient(sigmoid_focal_loss, logits, torch.tensor([label], device=device))
+        assert loss[0, 0].isnan() and grad[0, 0].isnan() and loss[0, 1].isfinite() and grad[0, 1].isfinite()
+
+
+def test_non_contiguous(device: str) -> None:
+    logits = torch.randn(9, 40, device=device).t()[::2]
+    labels = labels_for((40, 9), device)[::2]
+    assert not logits.is_contiguous() and not labels.is_contiguous()
+    torch.testing.assert_close(
+        sigmoid_focal_loss(logits, labels), sigmoid_focal_loss(logits.contiguous(), labels.contiguous())
+    )
+    offset = torch.randn(1000, device=device)[1:].view(111, 9)  # contiguous, but not 16-byte aligned
+    labels = labels_for((111, 9), device)
+    assert torch.equal(sigmoid_focal_loss(offset, labels), sigmoid_focal_loss(offset.clone(), labels))
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int16, torch.int8, torch.uint8])
+def test_integer_label_dtypes(device: str, dtype: torch.dtype) -> None:
+    logits = torch.randn(50, 4, device=device)
+    labels = torch.randint(0, 5, (50,), device=device)
+    assert torch.equal(sigmoid_focal_loss(logits, labels.to(dtype)), sigmoid_focal_loss(logits, labels))
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+def test_float32_soft_targets_beside_half_logits(device: str, dtype: torch.dtype) -> None:
+    logits = torch.randn(50, 4, device=device).to(dtype)
+    soft = torch.rand(50, 4, device=device)
+    expected = reference.sigmoid_focal_loss(logits.double(), soft.double()).to(dtype)
+    torch.testing.assert_close(sigmoid_focal_loss(logits, soft), expected)
+
+
+# --- derivatives ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0, 2.6])
+@pytest.mark.parametrize("soft", [False, True])
+def test_gradcheck_and_gradgradcheck(device: str, reduction: str, gamma: float, soft: bool) -> None:
+    logits = torch.randn(4, 3, device=device, dtype=torch.float64, requires_grad=True)
+    targets = torch.rand(4, 3, device=device, dtype=torch.float64) if soft else torch.tensor([0, 3, -1, 2], device=device)
+
+    def function(x: Tensor) -> Tensor:
+        return sigmoid_focal_loss(x, targets, gamma=gamma, reduction=reduction)
+
+    assert torch.autograd.gradcheck(function, (logits,))
+    assert torch.autograd.gradgradcheck(function, (logits,))
+
+
+def test_second_derivative_matches_reference(device: str) -> None:
+    logits = torch.randn(40, 6, device=device, dtype=torch.float64, requires_grad=True)
+    labels = labels_for((40, 6), device)
+    for gamma in GAMMAS:
+        seconds = []
+        for function in (sigmoid_focal_loss, reference.sigmoid_focal_loss):
+            loss = function(logits, labels, gamma=gamma, reduction="sum")
+            (first,) = torch.autograd.grad(loss * 2.5, logits, create_graph=True)
+            seconds.append(torch.autograd.grad((first**2).sum(), logits)[0])
+        torch.testing.assert_close(seconds[0], seconds[1])
+
+
+def test_third_derivative_is_refused(device: str) -> None:
+    logits = torch.randn(4, 3, device=device, dtype=torch.float64, requires_grad=True)
+    loss = sigmoid_focal_loss(logits, torch.tensor([0, 3, 1, 2], device=device), reduction="sum")
+    (first,) = torch.autograd.grad(loss, logits, create_graph=True)
+    with pytest.raises(RuntimeError, match="third derivatives"):
+        torch.autograd.grad(first.sum(), logits, create_graph=True)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_two_backwards_and_upstream(device: str, dtype: torch.dtype, reduction: str) -> None:
+    """The gradient of the forward serves the first backward; the second recomputes it; both are scaled."""
+    logits = torch.randn(300, 7, device=device).to(dtype).requires_grad_()
+    labels = labels_for((300, 7), device)
+    loss = sigmoid_focal_loss(logits, labels, reduction=reduction) * 3.7
+    (first,) = torch.autograd.grad(loss, logits, retain_graph=True)
+    (second,) = torch.autograd.grad(loss, logits)
+    expected = gradient(lambda x: reference.sigmoid_focal_loss(x, labels, reduction=reduction) * 3.7, logits.double())
+    for grad in (first, second):
+        torch.testing.assert_close(grad.double(), expected, rtol=3 * tolerance(dtype), atol=6e-8)
+
+
+def test_gradient_of_forward_is_not_shared(device: str) -> None:
+    """Accumulating into .grad twice must not add into a tensor that was handed out before."""
+    logits = torch.randn(50, 7, device=device, requires_grad=True)
+    labels = labels_for((50, 7), device)
+    loss = sigmoid_focal_loss(logits, labels, reduction="sum")
+    loss.backward(retain_graph=True)
+    once = logits.grad.clone()
+    loss.backward()
+    torch.testing.assert_close(logits.grad, 2 * once)
+
+
+def test_no_gradient_under_no_grad(device: str) -> None:
+    logits = torch.randn(50, 7, device=device, requires_grad=True)
+    labels = labels_for((50, 7), device)
+    op = torch.ops.retina_ops.sigmoid_focal_loss_reduced
+    with torch.no_grad():
+        assert not sigmoid_focal_loss(logits, labels, reduction="sum").requires_grad
+    _, grad = op(logits, labels, None, 0.25, 2.0, -1, False, False)
+    assert grad.numel() == 0
+
+
+def test_half_loss_scale_reaches_the_gradient(device: str) -> None:
+    """float16: the mean's gradients are below the smallest float16 until the loss scale is in them."""
+    logits = torch.full((4000, 80), -4.6, device=device, dtype=torch.float16, requires_grad=True)
+    labels = torch.full((4000,), 80, device=device)
+    (sigmoid_focal_loss(logits, labels, reduction="mean") * 65536).backward()
+    expected = gradient(
+        lambda x: reference.sigmoid_focal_loss(x, labels, reduction="mean") * 65536, logits.double()
+    )
+    assert (logits.grad != 0).all()
+    torch.testing.assert_close(logits.grad.double(), expected, rtol=2e-2, atol=6e-8)
+
+
+# --- PyTorch's own contracts ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("soft", [False, True])
+def test_opcheck(device: str, dtype: torch.dtype, soft: bool) -> None:
+    logits = torch.randn(6, 4, device=device).to(dtype).requires_grad_()
+    targets = torch.rand(6, 4, device=device).to(dtype) if soft else torch.tensor([0, 1, 4, -1, 3, 2], device=device)
+    alpha = torch.rand(4, device=device)
+    ops = torch.ops.retina_ops
+    for per_class in (None, alpha):
+        options = (per_class, 0.25, 2.0, -1)
+        torch.library.opcheck(ops.sigmoid_focal_loss.default, (logits, targets, *options))
+        for upstream in (torch.randn_like(logits), torch.tensor(1.5, device=device)):
+            torch.library.opcheck(
+                ops.sigmoid_focal_loss_backward.default, (upstream, logits, targets, *options, 1)
+            )
+        for with_grad in (False, True):
+            torch.library.opcheck(
+                ops.sigmoid_focal_loss_reduced.default, (logits, targets, *options, True, with_grad)
+            )
+    torch.library.opcheck(ops.scale_gradient_.default, (torch.randn(9, device=device), torch.tensor(2.0, device=device)))
+
+
+@pytest.mark.parametrize("reduction", ["none", "sum", "mean"])
+def test_compiles_without_recompile(device: str, reduction: str) -> None:
+    torch._dynamo.reset()
+    labels = labels_for((40, 7), device)
+
+    def function(x: Tensor) -> Tensor:
+        return sigmoid_focal_loss(x, labels, reduction=reduction).sum()
+
+    compiled = torch.compile(function, fullgraph=True, backend="aot_eager")
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        for _ in range(3):
+            logits = torch.randn(40, 7, device=device, requires_grad=True)
+            compiled(logits).backward()
+            torch.testing.assert_close(logits.grad, gradient(function, logits))
+
+
+def test_threads_do_not_change_results() -> None:
+    logits = torch.randn(9000, 80, requires_grad=True)
+    labels = labels_for((9000, 80), "cpu")
+    before = torch.get_num_threads()
+    results = []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            loss = sigmoid_focal_loss(logits, labels, reduction="sum")
+            results.append((loss.detach(), torch.autograd.grad(loss, logits)[0]))
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(a, b) for result in results for a, b in zip(result, results[0], strict=True))
+
+
+def test_deterministic(device: str) -> None:
+    logits = torch.randn(5000, 80, device=device)
+    labels = labels_for((5000, 80), device)
+    first = sigmoid_focal_loss(logits, labels, reduction="sum")
+    assert all(torch.equal(sigmoid_focal_loss(logits, labels, reduction="sum"), first) for _ in range(10))
+
+
+@pytest.mark.parametrize("isa", ["baseline", "avx2", "avx512", "nonsense"])
+def test_every_instruction_set(isa: str) -> None:
+    """Each path that the processor has gives the reference's values; a name it lacks is an error."""
+    code = (
+        "import torch; from retina_ops import reference, sigmoid_focal_loss\n"
+        "x = torch.randn(300, 91, requires_grad=True); t = torch.randint(-1, 92, (300,))\n"
+        "for gamma in (0, .5, 1, 1.5, 2, 3, 2.2):\n"
+        "    loss = sigmoid_focal_loss(x, t, gamma=gamma, reduction='sum'); y = x.detach().double().requires_grad_()\n"
+        "    expected = reference.sigmoid_focal_loss(y, t, gamma=gamma, reduction='sum')\n"
+        "    torch.testing.assert_close(loss.double(), expected, rtol=1e-6, atol=0)\n"
+        "    torch.testing.assert_close(torch.autograd.grad(loss, x)[0].double(), torch.autograd.grad(expected, y)[0],"
+        " rtol=1e-5, atol=1e-7)\n"
+    )
+    environment = {**os.environ, "RETINA_OPS_ISA": isa}
+    run = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    if run.returncode != 0 and isa != "baseline":
+        assert "RETINA_OPS_ISA must be baseline, avx2 or avx512" in run.stderr and isa in run.stderr
+        flags = open("/proc/cpuinfo").read() if os.path.exists("/proc/cpuinfo") else ""
+        assert isa == "nonsense" or f" {'avx2' if isa == 'avx2' else 'avx512bw'} " not in flags
+    else:
+        assert run.returncode == 0 and isa != "nonsense", run.stderr
+
+
+# --- bad input --------------------------------------------------------------------------------------------------------
+
+
+def test_rejects_bad_options(device: str) -> None:
+    logits, labels = torch.randn(3, 2, device=device), torch.zeros(3, dtype=torch.int64, device=device)
+    with pytest.raises(ValueError, match="Invalid alpha value: 1.5"):
+        sigmoid_focal_loss(logits, labels, alpha=1.5)
+    with pytest.raises(ValueError, match="Invalid gamma value: -1"):
+        sigmoid_focal_loss(logits, labels, gamma=-1)
+    with pytest.raises(ValueError, match="reduction"):
+        sigmoid_focal_loss(logits, labels, reduction="avg")
+    with pytest.raises(ValueError, match="targets must not require grad"):
+        sigmoid_focal_loss(logits, torch.rand(3, 2, device=device, requires_grad=True))
+    with pytest.raises(ValueError, match="alpha must not require grad"):
+        sigmoid_focal_loss(logits, labels, torch.rand(2, device=device, requires_grad=True))
+
+
+def test_rejects_bad_tensors(device: str) -> None:
+    logits = torch.randn(3, 2, device=device)
+    labels = torch.zeros(3, dtype=torch.int64, device=device)
+    with pytest.raises(RuntimeError, match=r"sigmoid_focal_loss: class-index targets .* inputs \[3, 2\] and targets \[4\]"):
+        sigmoid_focal_loss(logits, torch.zeros(4, dtype=torch.int64, device=device))
+    with pytest.raises(RuntimeError, match=r"sigmoid_focal_loss: floating targets .* targets \[3\]"):
+        sigmoid_focal_loss(logits, torch.zeros(3, device=device))
+    with pytest.raises(RuntimeError, match="integer targets are class indices"):
+        sigmoid_focal_loss(logits, torch.zeros(3, 2, dtype=torch.int64, device=device))
+    with pytest.raises(RuntimeError, match="inputs must be float16, bfloat16, float32 or float64, got int64"):
+        sigmoid_focal_loss(labels[:, None], labels)
+    with pytest.raises(RuntimeError, match=r"alpha must be one number or have one value a class, \[2\], got \[3\]"):
+        sigmoid_focal_loss(logits, labels, torch.rand(3, device=device))
+
+
+def test_rejects_bad_labels_on_cpu() -> None:
+    with pytest.raises(RuntimeError, match=r"in \[0, 2\] \(2 = background\) or ignore_index -1, got 3 at row 1"):
+        sigmoid_focal_loss(torch.randn(3, 2), torch.tensor([0, 3, 1]))
+    with pytest.raises(RuntimeError, match="got -2 at row 2"):
+        sigmoid_focal_loss(torch.randn(3, 2), torch.tensor([0, 1, -2]), reduction="sum")
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_bad_labels_are_nan_on_cuda() -> None:
+    loss = sigmoid_focal_loss(torch.randn(3, 2, device="cuda"), torch.tensor([0, 3, 1], device="cuda"))
+    assert loss[1].isnan().all() and loss[[0, 2]].isfinite().all()
+
+
+def test_rejects_torchscript() -> None:
+    with pytest.raises(RuntimeError, match="retina_ops.sigmoid_focal_loss: TorchScript is not supported"):
+        torch.jit.script(sigmoid_focal_loss)(torch.randn(3, 2), torch.zeros(3, 2))
