@@ -33,7 +33,9 @@ def find_toolkit() -> Path | None:
     nvcc = shutil.which("nvcc")
     if nvcc:
         candidates += [str(Path(nvcc).parent.parent), str(Path(nvcc).resolve().parent.parent)]
-        dry_run = subprocess.run([nvcc, "--dryrun", "-x", "cu", os.devnull], capture_output=True, text=True, check=False)
+        dry_run = subprocess.run(
+            [nvcc, "--dryrun", "-x", "cu", os.devnull], capture_output=True, text=True, check=False
+        )
         top = re.search(r"TOP=(.+)", dry_run.stderr + dry_run.stdout)
         if top:
             candidates.append(top.group(1).strip())
@@ -55,7 +57,7 @@ def toolkit_release(home: Path) -> str | None:
 
 
 def decide(torch_cuda: str | None, home: Path | None) -> CudaDecision:
-    """Build ``_cuda`` or not, by RETINA_OPS_CUDA=auto|1|0, the toolkit and the CUDA version of torch (None: CPU-only)."""
+    """Build ``_cuda`` or not, by RETINA_OPS_CUDA=auto|1|0, the toolkit and torch's CUDA version (None: CPU-only)."""
     wanted = os.environ.get("RETINA_OPS_CUDA", "auto")
     if wanted not in ("auto", "0", "1"):
         raise CudaUnavailable(f"RETINA_OPS_CUDA must be auto, 1 or 0, got {wanted!r}")

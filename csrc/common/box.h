@@ -19,20 +19,32 @@ __device__ __forceinline__ double mul_rn(double a, double b) { return __dmul_rn(
 __device__ __forceinline__ double div_rn(double a, double b) { return __ddiv_rn(a, b); }
 #else
 template <class T>
-RETINA_OPS_HOST_DEVICE T add_rn(T a, T b) { return a + b; }
+RETINA_OPS_HOST_DEVICE T add_rn(T a, T b) {
+  return a + b;
+}
 template <class T>
-RETINA_OPS_HOST_DEVICE T sub_rn(T a, T b) { return a - b; }
+RETINA_OPS_HOST_DEVICE T sub_rn(T a, T b) {
+  return a - b;
+}
 template <class T>
-RETINA_OPS_HOST_DEVICE T mul_rn(T a, T b) { return a * b; }
+RETINA_OPS_HOST_DEVICE T mul_rn(T a, T b) {
+  return a * b;
+}
 template <class T>
-RETINA_OPS_HOST_DEVICE T div_rn(T a, T b) { return a / b; }
+RETINA_OPS_HOST_DEVICE T div_rn(T a, T b) {
+  return a / b;
+}
 #endif
 
 // Like torch.min and torch.max of two numbers but for NaN: then b, so that an overlap with a NaN box is NaN or 0.
 template <class T>
-RETINA_OPS_HOST_DEVICE T lesser(T a, T b) { return a < b ? a : b; }
+RETINA_OPS_HOST_DEVICE T lesser(T a, T b) {
+  return a < b ? a : b;
+}
 template <class T>
-RETINA_OPS_HOST_DEVICE T greater(T a, T b) { return a > b ? a : b; }
+RETINA_OPS_HOST_DEVICE T greater(T a, T b) {
+  return a > b ? a : b;
+}
 
 template <class T>
 struct Box {

@@ -1,4 +1,5 @@
-// Argument checks. An error names the operator, what it wanted and what it got: "nms: boxes must be [N, 4], got [7, 5]".
+// Argument checks. An error names the operator, what it wanted and what it got: "nms: boxes must be [N, 4], got [7,
+// 5]".
 #pragma once
 
 #include <torch/csrc/stable/tensor.h>

@@ -1,4 +1,5 @@
-// What every CUDA entry needs from torch: the device guard, the current stream, the launch check. For _op.cu files only.
+// What every CUDA entry needs from torch: the device guard, the current stream, the launch check. For _op.cu files
+// only.
 #pragma once
 
 #include <cuda_runtime.h>

@@ -11,6 +11,7 @@ namespace retina_ops {
 
 // 1.5 * 2^23: adding it to a small float rounds that to an integer, which is left in the low mantissa bits.
 constexpr float kRoundToInteger = 12582912.0f;
+constexpr uint32_t kRoundToIntegerBits = 0x4b400000u;
 
 // 2^n * exp(r) for |r| <= ln(2) / 2, n given as n + kRoundToInteger, -127 <= n <= 0; 2^-127 counts as 0.
 template <class Math>
@@ -22,7 +23,7 @@ RETINA_OPS_HOST_DEVICE float exp_reduced(float r, float shifted_n) {
   p = Math::madd(p, r, 0.4999999f);
   p = Math::madd(p, r, 1.0f);
   p = Math::madd(p, r, 1.0f);
-  const uint32_t exponent = bit_copy<uint32_t>(shifted_n) - bit_copy<uint32_t>(kRoundToInteger) + 127u;
+  const uint32_t exponent = bit_copy<uint32_t>(shifted_n) - kRoundToIntegerBits + 127u;
   return p * bit_copy<float>(exponent << 23);
 }
 
@@ -32,7 +33,7 @@ RETINA_OPS_HOST_DEVICE float exp_nonpositive(float y) {
   constexpr float kLog2E = 1.44269504f;
   constexpr float kLn2High = 0.693359375f;  // few bits: n * kLn2High is exact
   constexpr float kLn2Low = -2.12194440e-4f;
-  y = y < -88.0f ? -88.0f : y;           // NaN passes through
+  y = y < -88.0f ? -88.0f : y;  // NaN passes through
   const float shifted = y * kLog2E + kRoundToInteger;
   const float n = shifted - kRoundToInteger;
   const float r = Math::madd(n, -kLn2Low, Math::madd(n, -kLn2High, y));
@@ -62,6 +63,27 @@ RETINA_OPS_HOST_DEVICE float log1p_unit(float e) {
 template <class Math>
 RETINA_OPS_HOST_DEVICE double log1p_unit(double e) {
   return log1p(e);
+}
+
+// log(m) for m in (0, 1], in double so that a product with it stays accurate: m = 2^k f with f in [0.7, 1.42), and
+// log(f) = 2 atanh((f - 1) / (f + 1)) as a series, good to 2e-8 absolute. Below 2^-126 it is about -88.
+template <class Math>
+RETINA_OPS_HOST_DEVICE double log_unit(float m) {
+  const uint32_t bits = bit_copy<uint32_t>(m) + (0x3f800000u - 0x3f3504f3u);
+  const int32_t exponent = static_cast<int32_t>(bits >> 23) - 127;
+  const float f = bit_copy<float>((bits & 0x007fffffu) + 0x3f3504f3u);
+  const float w = (f - 1.0f) / (f + 1.0f);
+  const float w2 = w * w;
+  float series = Math::madd(w2, 0.22222222f, 0.2857143f);
+  series = Math::madd(series, w2, 0.4f);
+  series = Math::madd(series, w2, 0.6666667f);
+  series = Math::madd(series, w2, 2.0f);
+  return static_cast<double>(exponent) * 0.6931471805599453 + static_cast<double>(w * series);
+}
+
+template <class Math>
+RETINA_OPS_HOST_DEVICE double log_unit(double m) {
+  return log(m);
 }
 
 // exp(a * b) for a >= 0 and b <= 0, the product kept in double: |a * b| reaches 87, and a float product alone would

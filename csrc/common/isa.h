@@ -16,7 +16,8 @@ const char* isa_name(Isa isa);
 
 #if defined(__x86_64__)
 #define RETINA_OPS_TARGET_AVX2 __attribute__((target("avx2,fma,f16c")))
-#define RETINA_OPS_TARGET_AVX512 __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c,prefer-vector-width=512")))
+#define RETINA_OPS_TARGET_AVX512 \
+  __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c,prefer-vector-width=512")))
 #define RETINA_OPS_HAS_X86_TARGETS 1
 #else
 #define RETINA_OPS_HAS_X86_TARGETS 0

@@ -77,7 +77,8 @@ RETINA_OPS_HOST_DEVICE FocalTerms<T> focal_hard(T z, double gamma_value) {
   const T p = z < T(0) ? ev : v;
   const T u = z < T(0) ? v : ev;
   const T s = log1p_e + (z > T(0) ? T(0) : -z);
-  const double log_u = G == Gamma::kAny ? -(static_cast<double>(log1p_e) + (z < T(0) ? 0.0 : static_cast<double>(z))) : 0.0;
+  const double log_u =
+      G == Gamma::kAny ? -(static_cast<double>(log1p_e) + (z < T(0) ? 0.0 : static_cast<double>(z))) : 0.0;
   const T weight = modulate<G, Math>(u, log_u, gamma_value);
   const T gamma_p_s = gamma * (p * s);
   FocalTerms<T> terms;
@@ -103,7 +104,7 @@ RETINA_OPS_HOST_DEVICE FocalTerms<T> focal_soft(T x, T t, double gamma_value) {
   const T q = x < T(0) ? v : ev;
   const T cross_entropy = log1p_e + (x < T(0) ? -x * t : x * (T(1) - t));
   const T m = p * (T(1) - t) + q * t;
-  const double log_m = G == Gamma::kAny ? log(static_cast<double>(m)) : 0.0;
+  const double log_m = G == Gamma::kAny ? log_unit<Math>(m) : 0.0;
   const T weight = modulate<G, Math>(m, log_m, gamma_value);
   const T h = m > T(0) ? p * q / m : m;  // 0 where p or q has underflowed; NaN stays NaN
   const T d = T(1) - T(2) * t;
@@ -114,7 +115,8 @@ RETINA_OPS_HOST_DEVICE FocalTerms<T> focal_soft(T x, T t, double gamma_value) {
   if constexpr (kOrder == 1) {
     terms.derivative = weight * (residual + gamma_c_h_d);
   } else {
-    terms.derivative = weight * (p * q + T(2) * gamma * residual * h * d + gamma_c_h_d * ((gamma - T(1)) * h * d + q - p));
+    terms.derivative =
+        weight * (p * q + T(2) * gamma * residual * h * d + gamma_c_h_d * ((gamma - T(1)) * h * d + q - p));
   }
   return terms;
 }

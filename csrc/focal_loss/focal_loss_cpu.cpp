@@ -156,8 +156,7 @@ double run_baseline(const FocalProblem& problem, RunWeights<T> weights, int64_t 
 }
 #if RETINA_OPS_HAS_X86_TARGETS
 template <class T, Kind K, Gamma G, int kOrder>
-RETINA_OPS_TARGET_AVX2 double run_avx2(const FocalProblem& problem, RunWeights<T> weights, int64_t begin,
-                                       int64_t end) {
+RETINA_OPS_TARGET_AVX2 double run_avx2(const FocalProblem& problem, RunWeights<T> weights, int64_t begin, int64_t end) {
   return run_of<T, K, G, kOrder, FusedMath>(problem, weights, begin, end);
 }
 template <class T, Kind K, Gamma G, int kOrder>

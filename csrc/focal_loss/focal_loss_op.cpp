@@ -16,8 +16,7 @@ namespace {
 FocalArguments check_on_cpu(const char* op, const Tensor& inputs, const Tensor& targets,
                             const std::optional<Tensor>& alpha_per_class, double alpha, double gamma,
                             int64_t ignore_index) {
-  FocalArguments arguments =
-      check_sigmoid_focal_loss(op, inputs, targets, alpha_per_class, alpha, gamma, ignore_index);
+  FocalArguments arguments = check_sigmoid_focal_loss(op, inputs, targets, alpha_per_class, alpha, gamma, ignore_index);
   if (arguments.is_labels) {
     const int64_t classes = inputs.size(inputs.dim() - 1);
     const int64_t rows = arguments.targets.numel();
@@ -116,9 +115,7 @@ std::tuple<Tensor, Tensor> sigmoid_focal_loss_reduced_cpu(const Tensor& inputs, 
 }
 
 void scale_gradient_cpu(Tensor grad, const Tensor& scale) {
-  check(scale.numel() == 1, "scale_gradient_: scale must have one element, got ", shape_string(scale));
-  check(grad.is_contiguous(), "scale_gradient_: grad must be contiguous");
-  check_floating("scale_gradient_", "grad", grad);
+  check_scale_gradient(grad, scale);
   const double factor = scalar_value(scale);
   if (factor == 1.0) {
     return;
@@ -126,9 +123,8 @@ void scale_gradient_cpu(Tensor grad, const Tensor& scale) {
   void* data = grad.mutable_data_ptr();
   const Dtype dtype = dtype_of(grad);
   const int64_t elements = grad.numel();
-  torch::stable::parallel_for(0, elements, kFocalChunk, [&](int64_t begin, int64_t end) {
-    scale_range(data, dtype, factor, begin, end);
-  });
+  torch::stable::parallel_for(0, elements, kFocalChunk,
+                              [&](int64_t begin, int64_t end) { scale_range(data, dtype, factor, begin, end); });
 }
 
 }  // namespace

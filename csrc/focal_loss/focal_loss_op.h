@@ -24,8 +24,8 @@ struct FocalArguments {
 };
 
 inline FocalArguments check_sigmoid_focal_loss(const char* op, const Tensor& inputs, const Tensor& targets,
-                                               const std::optional<Tensor>& alpha_per_class, double alpha,
-                                               double gamma, int64_t ignore_index) {
+                                               const std::optional<Tensor>& alpha_per_class, double alpha, double gamma,
+                                               int64_t ignore_index) {
   check_floating(op, "inputs", inputs);
   check(same_device(inputs, targets), op, ": inputs and targets must be on one device");
   check(gamma >= 0.0, op, ": gamma must be at least 0, got ", gamma);
@@ -53,8 +53,13 @@ inline FocalArguments check_sigmoid_focal_loss(const char* op, const Tensor& inp
     check(alpha_per_class->dim() == 1 && inputs.dim() >= 1 && alpha_per_class->size(0) == last, op,
           ": alpha must be one number or have one value a class, [", last, "], got ", shape_string(*alpha_per_class));
   }
-  FocalArguments arguments{torch::stable::contiguous(inputs), torch::stable::contiguous(targets), std::nullopt, 1, 0,
-                           is_labels, FocalProblem{}};
+  FocalArguments arguments{torch::stable::contiguous(inputs),
+                           torch::stable::contiguous(targets),
+                           std::nullopt,
+                           1,
+                           0,
+                           is_labels,
+                           FocalProblem{}};
   if (alpha_per_class.has_value()) {
     arguments.alpha_per_class = torch::stable::contiguous(*alpha_per_class);
   }
@@ -87,6 +92,14 @@ inline void check_upstream(const char* op, const Tensor& grad_output, const Tens
         op, ": grad_output must be a scalar tensor or have the shape and dtype of inputs, ", shape_string(inputs), " ",
         dtype_name(inputs.scalar_type()), ", got ", shape_string(grad_output), " ",
         dtype_name(grad_output.scalar_type()));
+}
+
+inline void check_scale_gradient(const Tensor& grad, const Tensor& scale) {
+  const char* op = "scale_gradient_";
+  check(scale.numel() == 1, op, ": scale must have one element, got ", shape_string(scale));
+  check(same_device(grad, scale), op, ": grad and scale must be on one device");
+  check(grad.is_contiguous(), op, ": grad must be contiguous");
+  check_floating(op, "grad", grad);
 }
 
 }  // namespace retina_ops

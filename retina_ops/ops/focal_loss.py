@@ -1,4 +1,4 @@
-"""Sigmoid focal loss: the public function, fakes and autograd. The formula stands in ``csrc/focal_loss/focal_loss.h``."""
+"""Sigmoid focal loss: the public function, fakes and autograd. The formula: ``csrc/focal_loss/focal_loss.h``."""
 
 from __future__ import annotations
 
@@ -121,14 +121,18 @@ def _check_shapes(inputs: Tensor, targets: Tensor) -> None:
     if targets.dtype == torch.int64:
         torch._check(
             inputs.dim() >= 1 and targets.shape == inputs.shape[:-1],
-            lambda: f"{_OP}: class-index targets must have the shape of inputs without its last dimension, got inputs "
-            f"{list(inputs.shape)} and targets {list(targets.shape)}",
+            lambda: (
+                f"{_OP}: class-index targets must have the shape of inputs without its last dimension, got inputs "
+                f"{list(inputs.shape)} and targets {list(targets.shape)}"
+            ),
         )
     else:
         torch._check(
             targets.shape == inputs.shape,
-            lambda: f"{_OP}: floating targets must have the shape of inputs, got inputs {list(inputs.shape)} and "
-            f"targets {list(targets.shape)}",
+            lambda: (
+                f"{_OP}: floating targets must have the shape of inputs, got inputs {list(inputs.shape)} and "
+                f"targets {list(targets.shape)}"
+            ),
         )
 
 
@@ -232,4 +236,6 @@ torch.library.register_autograd("retina_ops::sigmoid_focal_loss", _backward_loss
 torch.library.register_autograd(
     "retina_ops::sigmoid_focal_loss_backward", _backward_backward, setup_context=_setup_backward
 )
-torch.library.register_autograd("retina_ops::sigmoid_focal_loss_reduced", _backward_reduced, setup_context=_setup_reduced)
+torch.library.register_autograd(
+    "retina_ops::sigmoid_focal_loss_reduced", _backward_reduced, setup_context=_setup_reduced
+)

@@ -16,7 +16,7 @@ def sigmoid_focal_loss(
     *,
     ignore_index: int = -1,
 ) -> Tensor:
-    """The definition of :func:`retina_ops.sigmoid_focal_loss`, in the dtype of ``inputs``: pass float64 for an oracle."""
+    """The definition of :func:`retina_ops.sigmoid_focal_loss`, in the dtype of ``inputs``: float64 for an oracle."""
     if targets.is_floating_point():
         counted = torch.ones_like(inputs, dtype=torch.bool)
         dense = targets.to(inputs.dtype)

@@ -1,0 +1,40 @@
+# make install | test | bench | lint | cuda-check : everything on a fresh machine with Python and a C++ compiler.
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin
+CPP := $(shell git ls-files 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.cu' 'csrc/*.cuh')
+
+.PHONY: install test bench lint format cuda-check clean
+
+# The environment, and the package built in place. The stamp makes a second call free.
+install: $(VENV)/.installed
+$(VENV)/.installed: pyproject.toml setup.py csrc/build.json $(CPP) build_tools/retina_ops_build.py build_tools/cuda_toolkit.py
+	test -x $(RUN)/python || $(PYTHON) -m venv $(VENV)
+	$(RUN)/python -m pip install -q --upgrade pip
+	$(RUN)/python -c 'import torch, torchvision' 2>/dev/null || $(RUN)/python -m pip install -q torch torchvision
+	$(RUN)/python -m pip install -q -e '.[dev]'
+	touch $@
+
+test: install
+	$(RUN)/python -m pytest
+
+bench: install
+	$(RUN)/python -m pytest benchmarks -p no:cacheprovider
+
+lint: install
+	$(RUN)/ruff check .
+	$(RUN)/ruff format --check .
+	$(RUN)/clang-format --dry-run --Werror $(CPP)
+	$(RUN)/mypy
+
+format: install
+	$(RUN)/ruff check --fix .
+	$(RUN)/ruff format .
+	$(RUN)/clang-format -i $(CPP)
+
+# Compiles every CUDA source without a GPU: warnings are errors.
+cuda-check: install
+	$(RUN)/python build_tools/check_cuda.py
+
+clean:
+	rm -rf build dist *.egg-info retina_ops/*.so retina_ops/_build_info.json $(VENV)/.installed

@@ -1,0 +1,85 @@
+// Chooses and launches a kernel by dtype, kind of targets and gamma. No torch.
+#pragma once
+
+#include <cstdint>
+
+#include "common/half_block.h"
+#include "focal_loss/focal_loss_cpu.h"
+#include "focal_loss/focal_loss_kernels.cuh"
+
+namespace retina_ops {
+
+// The outputs and workspace that a CUDA call has beside its FocalProblem; all on the device.
+struct FocalDevice {
+  const double* upstream_scalar;  // [] or null: `problem.upstream` is per element
+  const int64_t* counted;         // [] elements that the mean divides by, or null
+  double* partial;                // [kFocalMaxBlocks] workspace of the reduction
+  unsigned* done;                 // [] zero
+  void* result;                   // [] the sum or mean
+  int64_t n;                      // elements
+  cudaStream_t stream;
+};
+
+void launch_focal_loss_labels(const FocalProblem& problem, const FocalDevice& device, bool reduced);
+void launch_focal_loss_soft(const FocalProblem& problem, const FocalDevice& device, bool reduced);
+
+template <class T, class TargetT>
+FocalKernelArguments<T, TargetT> focal_arguments(const FocalProblem& problem, const FocalDevice& device) {
+  FocalKernelArguments<T, TargetT> a{};
+  a.logits = static_cast<const T*>(problem.logits);
+  a.targets = static_cast<const TargetT*>(problem.labels != nullptr ? problem.labels : problem.soft_targets);
+  a.alpha_per_class = static_cast<const ArithmeticOf<T>*>(problem.alpha_per_class);
+  a.upstream = static_cast<const T*>(problem.upstream);
+  a.upstream_scalar = device.upstream_scalar;
+  a.counted = device.counted;
+  a.value = static_cast<T*>(problem.value);
+  a.derivative = static_cast<T*>(problem.derivative);
+  a.first = 0;
+  a.n = device.n;
+  a.classes = Divider::of(problem.classes);
+  a.ignore_index = problem.ignore_index;
+  a.alpha = problem.alpha;
+  a.gamma = problem.gamma;
+  a.aligned = is_aligned(a.logits, 16) && (problem.labels != nullptr || is_aligned(a.targets, 16)) &&
+              is_aligned(a.upstream, 16) && is_aligned(a.value, 16) && is_aligned(a.derivative, 16);
+  return a;
+}
+
+template <class T, class TargetT, Gamma G>
+void launch_focal_loss(const FocalProblem& problem, const FocalDevice& device, bool reduced) {
+  const FocalKernelArguments<T, TargetT> a = focal_arguments<T, TargetT>(problem, device);
+  const int64_t packs = ceil_div<int64_t>(device.n, kFocalPack<T>);
+  const int64_t blocks = ceil_div<int64_t>(packs, kFocalThreads);
+  if (reduced) {
+    const dim3 grid(static_cast<unsigned>(blocks < 1 ? 1 : blocks < kFocalMaxBlocks ? blocks : kFocalMaxBlocks));
+    const auto kernel = a.derivative != nullptr ? focal_loss_reduced_kernel<T, TargetT, G, true>
+                                                : focal_loss_reduced_kernel<T, TargetT, G, false>;
+    launch(kernel, grid, dim3(kFocalThreads), 0, device.stream, a, device.partial, device.done,
+           static_cast<ArithmeticOf<T>*>(device.result));
+    return;
+  }
+  if (blocks == 0) return;
+  const auto kernel = problem.order == 2 ? focal_loss_elementwise_kernel<T, TargetT, G, 2>
+                                         : focal_loss_elementwise_kernel<T, TargetT, G, 1>;
+  launch(kernel, dim3(static_cast<unsigned>(blocks)), dim3(kFocalThreads), 0, device.stream, a);
+}
+
+// The exponents with a kernel of their own: those of the paper's experiments that are used most.
+template <class T, class TargetT>
+void launch_for_gamma(const FocalProblem& problem, const FocalDevice& device, bool reduced) {
+  switch (gamma_case(problem.gamma)) {
+    case Gamma::kZero: return launch_focal_loss<T, TargetT, Gamma::kZero>(problem, device, reduced);
+    case Gamma::kTwo: return launch_focal_loss<T, TargetT, Gamma::kTwo>(problem, device, reduced);
+    case Gamma::kOne:
+      if constexpr (sizeof(T) < 8) return launch_focal_loss<T, TargetT, Gamma::kOne>(problem, device, reduced);
+      [[fallthrough]];
+    case Gamma::kThreeHalves:
+      if constexpr (sizeof(T) < 8) {
+        if (problem.gamma == 1.5) return launch_focal_loss<T, TargetT, Gamma::kThreeHalves>(problem, device, reduced);
+      }
+      [[fallthrough]];
+    default: return launch_focal_loss<T, TargetT, Gamma::kAny>(problem, device, reduced);
+  }
+}
+
+}  // namespace retina_ops

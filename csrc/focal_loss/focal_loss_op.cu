@@ -1,0 +1,157 @@
+// sigmoid_focal_loss for CUDA tensors: checks, allocation, launches, registration.
+#include <torch/csrc/stable/library.h>
+
+#include <tuple>
+
+#include "common/cuda_op.cuh"
+#include "focal_loss/focal_loss_launch.cuh"
+#include "focal_loss/focal_loss_op.h"
+
+namespace retina_ops {
+namespace {
+
+using torch::stable::accelerator::DeviceGuard;
+
+FocalDevice device_of(const FocalArguments& arguments) {
+  FocalDevice device{};
+  device.n = arguments.inputs.numel();
+  device.stream = current_stream(arguments.inputs);
+  return device;
+}
+
+void run(const FocalArguments& arguments, const FocalDevice& device, bool reduced) {
+  if (arguments.is_labels) {
+    launch_focal_loss_labels(arguments.problem, device, reduced);
+  } else {
+    launch_focal_loss_soft(arguments.problem, device, reduced);
+  }
+  RETINA_OPS_LAUNCH_CHECK();
+}
+
+// [2] int64 on the device: elements of rows that are not ignored, and rows with a label out of range.
+Tensor count_labels(const FocalArguments& arguments, cudaStream_t stream) {
+  Tensor counts = torch::stable::new_zeros(arguments.inputs, {2}, ScalarType::Long);
+  auto* counted = reinterpret_cast<unsigned long long*>(counts.mutable_data_ptr<int64_t>());
+  const int64_t rows = arguments.targets.numel();
+  const int64_t blocks = ceil_div<int64_t>(rows, kFocalThreads);
+  if (blocks > 0) {
+    launch(focal_loss_count_kernel<kFocalThreads>, dim3(static_cast<unsigned>(blocks < 512 ? blocks : 512)),
+           dim3(kFocalThreads), 0, stream, arguments.problem.labels, rows,
+           arguments.inputs.size(arguments.inputs.dim() - 1), arguments.problem.ignore_index, counted, counted + 1);
+    RETINA_OPS_LAUNCH_CHECK();
+  }
+  return counts;
+}
+
+FocalArguments check_on_cuda(const char* op, const Tensor& inputs, const Tensor& targets,
+                             const std::optional<Tensor>& alpha_per_class, double alpha, double gamma,
+                             int64_t ignore_index) {
+  FocalArguments arguments = check_sigmoid_focal_loss(op, inputs, targets, alpha_per_class, alpha, gamma, ignore_index);
+  if (arguments.is_labels && debug_checks()) {
+    int64_t counts[2] = {0, 0};
+    const cudaStream_t stream = current_stream(inputs);
+    const Tensor on_device = count_labels(arguments, stream);
+    STD_CUDA_CHECK(cudaMemcpyAsync(counts, on_device.const_data_ptr(), sizeof(counts), cudaMemcpyDeviceToHost, stream));
+    STD_CUDA_CHECK(cudaStreamSynchronize(stream));
+    check(counts[1] == 0, op, ": ", counts[1], " class-index targets are neither in [0, ", arguments.classes,
+          "] nor ignore_index ", ignore_index);
+  }
+  return arguments;
+}
+
+Tensor sigmoid_focal_loss_cuda(const Tensor& inputs, const Tensor& targets, std::optional<Tensor> alpha_per_class,
+                               double alpha, double gamma, int64_t ignore_index) {
+  const DeviceGuard guard(inputs.get_device_index());
+  FocalArguments arguments =
+      check_on_cuda("sigmoid_focal_loss", inputs, targets, alpha_per_class, alpha, gamma, ignore_index);
+  Tensor loss = torch::stable::new_empty(arguments.inputs, arguments.inputs.sizes());
+  arguments.problem.value = loss.mutable_data_ptr();
+  run(arguments, device_of(arguments), false);
+  return loss;
+}
+
+Tensor sigmoid_focal_loss_backward_cuda(const Tensor& grad_output, const Tensor& inputs, const Tensor& targets,
+                                        std::optional<Tensor> alpha_per_class, double alpha, double gamma,
+                                        int64_t ignore_index, int64_t order) {
+  const char* op = "sigmoid_focal_loss_backward";
+  const DeviceGuard guard(inputs.get_device_index());
+  FocalArguments arguments = check_on_cuda(op, inputs, targets, alpha_per_class, alpha, gamma, ignore_index);
+  check_order(op, order);
+  check_upstream(op, grad_output, inputs);
+  FocalDevice device = device_of(arguments);
+  const bool is_scalar = grad_output.dim() == 0;
+  const Tensor upstream =
+      is_scalar ? torch::stable::to(grad_output, ScalarType::Double) : torch::stable::contiguous(grad_output);
+  if (is_scalar) {
+    device.upstream_scalar = upstream.const_data_ptr<double>();
+  } else {
+    arguments.problem.upstream = upstream.const_data_ptr();
+  }
+  Tensor grad = torch::stable::new_empty(arguments.inputs, arguments.inputs.sizes());
+  arguments.problem.order = static_cast<int>(order);
+  arguments.problem.derivative = grad.mutable_data_ptr();
+  run(arguments, device, false);
+  return grad;
+}
+
+std::tuple<Tensor, Tensor> sigmoid_focal_loss_reduced_cuda(const Tensor& inputs, const Tensor& targets,
+                                                           std::optional<Tensor> alpha_per_class, double alpha,
+                                                           double gamma, int64_t ignore_index, bool mean,
+                                                           bool with_grad) {
+  const DeviceGuard guard(inputs.get_device_index());
+  FocalArguments arguments =
+      check_on_cuda("sigmoid_focal_loss_reduced", inputs, targets, alpha_per_class, alpha, gamma, ignore_index);
+  FocalDevice device = device_of(arguments);
+  Tensor counts;
+  if (mean) {
+    counts = arguments.is_labels ? count_labels(arguments, device.stream)
+                                 : torch::stable::full({1}, static_cast<double>(device.n), ScalarType::Long,
+                                                       std::nullopt, arguments.inputs.device());
+    device.counted = counts.const_data_ptr<int64_t>();
+  }
+  const Tensor partial = torch::stable::new_empty(arguments.inputs, {kFocalMaxBlocks}, ScalarType::Double);
+  const Tensor done = torch::stable::new_zeros(arguments.inputs, {1}, ScalarType::Int);
+  Tensor loss = torch::stable::new_empty(arguments.inputs, {}, accumulate_dtype(inputs));
+  Tensor grad = with_grad ? torch::stable::new_empty(arguments.inputs, arguments.inputs.sizes())
+                          : torch::stable::new_empty(arguments.inputs, {0});
+  device.partial = partial.mutable_data_ptr<double>();
+  device.done = reinterpret_cast<unsigned*>(done.mutable_data_ptr<int32_t>());
+  device.result = loss.mutable_data_ptr();
+  arguments.problem.derivative = with_grad ? grad.mutable_data_ptr() : nullptr;
+  run(arguments, device, true);
+  return {loss, grad};
+}
+
+template <class T>
+void launch_scale(const Tensor& grad, const Tensor& scale, cudaStream_t stream) {
+  const int64_t packs = ceil_div<int64_t>(grad.numel(), kFocalPack<T>);
+  auto* data = static_cast<T*>(grad.mutable_data_ptr());
+  launch(scale_gradient_kernel<T>, dim3(static_cast<unsigned>(ceil_div<int64_t>(packs, kFocalThreads))),
+         dim3(kFocalThreads), 0, stream, data, scale.const_data_ptr<double>(), grad.numel(), is_aligned(data, 16));
+  RETINA_OPS_LAUNCH_CHECK();
+}
+
+void scale_gradient_cuda(Tensor grad, const Tensor& scale) {
+  check_scale_gradient(grad, scale);
+  const DeviceGuard guard(grad.get_device_index());
+  if (grad.numel() == 0) return;
+  const cudaStream_t stream = current_stream(grad);
+  const Tensor factor = torch::stable::to(scale, ScalarType::Double);
+  switch (dtype_of(grad)) {
+    case Dtype::kFloat32: return launch_scale<float>(grad, factor, stream);
+    case Dtype::kFloat64: return launch_scale<double>(grad, factor, stream);
+    case Dtype::kFloat16: return launch_scale<__half>(grad, factor, stream);
+    case Dtype::kBFloat16: return launch_scale<__nv_bfloat16>(grad, factor, stream);
+  }
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(retina_ops, CUDA, m) {
+  m.impl("sigmoid_focal_loss", TORCH_BOX(&sigmoid_focal_loss_cuda));
+  m.impl("sigmoid_focal_loss_backward", TORCH_BOX(&sigmoid_focal_loss_backward_cuda));
+  m.impl("sigmoid_focal_loss_reduced", TORCH_BOX(&sigmoid_focal_loss_reduced_cuda));
+  m.impl("scale_gradient_", TORCH_BOX(&scale_gradient_cuda));
+}
+
+}  // namespace retina_ops
