@@ -72,7 +72,7 @@ RETINA_OPS_HOST_DEVICE FocalTerms<T> focal_hard(T z, double gamma_value) {
   const T magnitude = z < T(0) ? -z : z;
   const T e = exp_nonpositive<Math>(-magnitude);
   const T log1p_e = log1p_unit<Math>(e);
-  const T v = T(1) / (T(1) + e);
+  const T v = quotient(T(1), T(1) + e);
   const T ev = e * v;
   const T p = z < T(0) ? ev : v;
   const T u = z < T(0) ? v : ev;
@@ -98,7 +98,7 @@ RETINA_OPS_HOST_DEVICE FocalTerms<T> focal_soft(T x, T t, double gamma_value) {
   const T magnitude = x < T(0) ? -x : x;
   const T e = exp_nonpositive<Math>(-magnitude);
   const T log1p_e = log1p_unit<Math>(e);
-  const T v = T(1) / (T(1) + e);
+  const T v = quotient(T(1), T(1) + e);
   const T ev = e * v;
   const T p = x < T(0) ? ev : v;
   const T q = x < T(0) ? v : ev;
@@ -106,7 +106,7 @@ RETINA_OPS_HOST_DEVICE FocalTerms<T> focal_soft(T x, T t, double gamma_value) {
   const T m = p * (T(1) - t) + q * t;
   const double log_m = G == Gamma::kAny ? log_unit<Math>(m) : 0.0;
   const T weight = modulate<G, Math>(m, log_m, gamma_value);
-  const T h = m > T(0) ? p * q / m : m;  // 0 where p or q has underflowed; NaN stays NaN
+  const T h = m > T(0) ? quotient(p * q, m) : m;  // 0 where p or q has underflowed; NaN stays NaN
   const T d = T(1) - T(2) * t;
   const T residual = p * (T(1) - t) - q * t;
   FocalTerms<T> terms;

@@ -12,6 +12,8 @@
 namespace retina_ops {
 
 constexpr int kFocalThreads = 256;
+// Blocks that a multiprocessor must hold of the reducing kernel: lets ptxas use up to 80 registers rather than spill.
+constexpr int kFocalResidentBlocks = 3;
 constexpr int64_t kFocalMaxBlocks = 2048;  // of the reducing kernel: fixed, so that sums do not depend on the device
 
 // n / d without a division: a multiplication by floor((2^64 - 1) / d) is at most two too small, for every n >= 0.
@@ -148,14 +150,14 @@ __global__ void __launch_bounds__(kFocalThreads) focal_loss_elementwise_kernel(F
 // partial: [blocks] sums of the blocks, added in order by the last block to finish. done: [] zero before and after.
 // launch: at most kFocalMaxBlocks blocks of kFocalThreads; result: [] float32 (float64 for float64 logits).
 template <class T, class TargetT, Gamma G, bool kWithGrad>
-__global__ void __launch_bounds__(kFocalThreads)
+__global__ void __launch_bounds__(kFocalThreads, kFocalResidentBlocks)
     focal_loss_reduced_kernel(FocalKernelArguments<T, TargetT> a, double* partial, unsigned* done,
                               ArithmeticOf<T>* result) {
   using A = ArithmeticOf<T>;
   constexpr int kPack = kFocalPack<T>;
   RETINA_OPS_SHARED(bool, is_last);
   // Nothing counted: all rows are ignored, and their zeros must not become 0 * inf.
-  const A scale = a.counted == nullptr ? A(1) : *a.counted == 0 ? A(0) : A(1) / static_cast<A>(*a.counted);
+  const A scale = a.counted == nullptr ? A(1) : *a.counted == 0 ? A(0) : quotient(A(1), static_cast<A>(*a.counted));
   const int64_t stride = static_cast<int64_t>(gridDim.x) * kFocalThreads * kPack;
   double sum = 0.0;
   for (int64_t at = a.first + (static_cast<int64_t>(blockIdx.x) * kFocalThreads + threadIdx.x) * kPack; at < a.n;
