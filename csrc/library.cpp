@@ -16,4 +16,32 @@ STABLE_TORCH_LIBRARY(retina_ops, m) {
       "int ignore_index, bool mean, bool with_grad) -> (Tensor, Tensor)");
   // grad *= scale, a scalar tensor; nothing is read or written where scale is 1.
   m.def("scale_gradient_(Tensor(a!) grad, Tensor scale) -> ()");
+
+  // box_iou/: [..., N, 4] and [..., M, 4] to [..., N, M], float32 (float64 for float64).
+  m.def("box_iou(Tensor boxes1, Tensor boxes2) -> Tensor");
+
+  // box_coding/: boxes are [..., 4]; those of the second argument may lack leading dimensions of the first's.
+  m.def("encode_boxes(Tensor reference_boxes, Tensor proposals, float wx, float wy, float ww, float wh) -> Tensor");
+  m.def(
+      "encode_boxes_backward(Tensor grad, Tensor reference_boxes, Tensor proposals, float wx, float wy, float ww, "
+      "float wh) -> (Tensor, Tensor)");
+  // Clipped to the image where image_height >= 0.
+  m.def(
+      "decode_boxes(Tensor rel_codes, Tensor boxes, float wx, float wy, float ww, float wh, float image_height, "
+      "float image_width) -> Tensor");
+  m.def(
+      "decode_boxes_backward(Tensor grad, Tensor rel_codes, Tensor boxes, float wx, float wy, float ww, float wh, "
+      "float image_height, float image_width) -> (Tensor, Tensor)");
+
+  // anchor_matching/: anchors [A, 4] or [B, A, 4], gt_boxes [B, M, 4] and regions [B, R, 4] padded, their counts
+  // int32 [B]; matches int64 [B, A].
+  m.def(
+      "match_anchors(Tensor anchors, Tensor gt_boxes, Tensor gt_counts, Tensor? regions, Tensor? region_counts, "
+      "float fg_iou, float bg_iou, bool allow_low_quality, float ignore_iof) -> Tensor");
+
+  // nms/: boxes [N, 4], scores [N], idxs int64 [N] or none; kept indices by descending score.
+  m.def("nms(Tensor boxes, Tensor scores, Tensor? idxs, float iou_threshold) -> Tensor");
+  // The same padded with -1 to [max_output], and how many were kept.
+  m.def(
+      "nms_padded(Tensor boxes, Tensor scores, Tensor? idxs, float iou_threshold, int max_output) -> (Tensor, Tensor)");
 }

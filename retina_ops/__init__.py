@@ -2,10 +2,21 @@
 
 from retina_ops._library import build_info
 from retina_ops._version import __version__
+from retina_ops.ops.anchor_matching import match_anchors
+from retina_ops.ops.box_coding import decode_boxes, encode_boxes
+from retina_ops.ops.box_iou import box_iou
 from retina_ops.ops.focal_loss import sigmoid_focal_loss
+from retina_ops.ops.nms import batched_nms, nms, nms_padded
 
 __all__ = [
     "__version__",
+    "batched_nms",
+    "box_iou",
     "build_info",
+    "decode_boxes",
+    "encode_boxes",
+    "match_anchors",
+    "nms",
+    "nms_padded",
     "sigmoid_focal_loss",
 ]

@@ -16,6 +16,14 @@ _OPERATORS = (
     "sigmoid_focal_loss_backward",
     "sigmoid_focal_loss_reduced",
     "scale_gradient_",
+    "box_iou",
+    "encode_boxes",
+    "encode_boxes_backward",
+    "decode_boxes",
+    "decode_boxes_backward",
+    "match_anchors",
+    "nms",
+    "nms_padded",
 )
 
 _cuda_problem: str | None = None

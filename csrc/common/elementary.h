@@ -2,7 +2,7 @@
 // instruction set and for CUDA. float only; the float64 overloads call libm. Includes no torch header.
 //
 // The coefficients minimise the largest relative error over the interval (Remez exchange); with the rounding of the
-// evaluation, exp_nonpositive is within 2e-7 and log1p_unit within 3e-7 of the true value.
+// evaluation, exp_bounded is within 2e-7 and log1p_unit within 3e-7 of the true value.
 #pragma once
 
 #include "common/host_device.h"
@@ -13,7 +13,7 @@ namespace retina_ops {
 constexpr float kRoundToInteger = 12582912.0f;
 constexpr uint32_t kRoundToIntegerBits = 0x4b400000u;
 
-// 2^n * exp(r) for |r| <= ln(2) / 2, n given as n + kRoundToInteger, -127 <= n <= 0; 2^-127 counts as 0.
+// 2^n * exp(r) for |r| <= ln(2) / 2, n given as n + kRoundToInteger, -127 <= n <= 127; 2^-127 counts as 0.
 template <class Math>
 RETINA_OPS_HOST_DEVICE float exp_reduced(float r, float shifted_n) {
   float p = 0.0013836742f;
@@ -37,9 +37,9 @@ RETINA_OPS_HOST_DEVICE float quotient(float a, float b) {
 }
 RETINA_OPS_HOST_DEVICE double quotient(double a, double b) { return a / b; }
 
-// exp(y) for y <= 0; 0 where exp(y) < 2^-126.5, NaN for NaN.
+// exp(y) for y <= 88; 0 where exp(y) < 2^-126.5, NaN for NaN.
 template <class Math>
-RETINA_OPS_HOST_DEVICE float exp_nonpositive(float y) {
+RETINA_OPS_HOST_DEVICE float exp_bounded(float y) {
   constexpr float kLog2E = 1.44269504f;
   constexpr float kLn2High = 0.693359375f;  // few bits: n * kLn2High is exact
   constexpr float kLn2Low = -2.12194440e-4f;
@@ -51,7 +51,7 @@ RETINA_OPS_HOST_DEVICE float exp_nonpositive(float y) {
 }
 
 template <class Math>
-RETINA_OPS_HOST_DEVICE double exp_nonpositive(double y) {
+RETINA_OPS_HOST_DEVICE double exp_bounded(double y) {
   return exp(y);
 }
 

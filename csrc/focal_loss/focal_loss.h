@@ -70,7 +70,7 @@ template <class T, Gamma G, int kOrder, class Math>
 RETINA_OPS_HOST_DEVICE FocalTerms<T> focal_hard(T z, double gamma_value) {
   const T gamma = static_cast<T>(gamma_value);
   const T magnitude = z < T(0) ? -z : z;
-  const T e = exp_nonpositive<Math>(-magnitude);
+  const T e = exp_bounded<Math>(-magnitude);
   const T log1p_e = log1p_unit<Math>(e);
   const T v = quotient(T(1), T(1) + e);
   const T ev = e * v;
@@ -96,7 +96,7 @@ template <class T, Gamma G, int kOrder, class Math>
 RETINA_OPS_HOST_DEVICE FocalTerms<T> focal_soft(T x, T t, double gamma_value) {
   const T gamma = static_cast<T>(gamma_value);
   const T magnitude = x < T(0) ? -x : x;
-  const T e = exp_nonpositive<Math>(-magnitude);
+  const T e = exp_bounded<Math>(-magnitude);
   const T log1p_e = log1p_unit<Math>(e);
   const T v = quotient(T(1), T(1) + e);
   const T ev = e * v;

@@ -1,0 +1,304 @@
+// Operations bound it: about 20 vector operations and a division for 16 pairs, so the pairs are what to save. Anchors
+// are taken in tiles of neighbours (a detector's anchors come in rows of cells); a box is compared with a tile only
+// where it overlaps the tile's bounds, and tested against those only where it overlaps those of the tile's group.
+#include "anchor_matching/anchor_matching_cpu.h"
+
+#include <algorithm>
+
+#include "anchor_matching/anchor_matching.h"
+#include "common/isa.h"
+
+namespace retina_ops {
+namespace {
+
+constexpr int kTile = 64;                 // anchors compared together
+constexpr int64_t kGroupsPerImage = 32;   // at most
+constexpr int64_t kSmallestGroup = 4096;  // anchors: less is not worth a thread
+
+template <class T>
+constexpr int kLanes = 64 / sizeof(T);
+
+// A tile of anchors, one array a coordinate. Past the last anchor they are NaN: they overlap nothing.
+template <class T>
+struct Tile {
+  alignas(64) T x1[kTile];
+  alignas(64) T y1[kTile];
+  alignas(64) T x2[kTile];
+  alignas(64) T y2[kTile];
+  alignas(64) T area[kTile];
+  Bounds<T> bounds;
+};
+
+template <class T>
+RETINA_OPS_HOST_DEVICE void load_tile(const MatchProblem& problem, int64_t image, int64_t first, int count,
+                                      Tile<T>& tile) {
+  alignas(64) T values[4 * kTile];
+  const int64_t base = problem.anchors_per_image ? image * problem.anchor_count : 0;
+  load_block<4 * kTile>(problem.anchors, problem.dtype, 4 * (base + first), values, 4 * count);
+  for (int i = 0; i < kTile; ++i) {
+    const T nan = std::numeric_limits<T>::quiet_NaN();
+    tile.x1[i] = i < count ? values[4 * i] : nan;
+    tile.y1[i] = i < count ? values[4 * i + 1] : nan;
+    tile.x2[i] = i < count ? values[4 * i + 2] : nan;
+    tile.y2[i] = i < count ? values[4 * i + 3] : nan;
+  }
+  tile.bounds = no_bounds<T>();
+  for (int i = 0; i < kTile; ++i) {
+    const Box<T> anchor{tile.x1[i], tile.y1[i], tile.x2[i], tile.y2[i]};
+    tile.area[i] = box_area(anchor);
+    extend(tile.bounds, Bounds<T>{anchor.x1, anchor.y1, anchor.x2, anchor.y2});
+  }
+}
+
+template <class T>
+RETINA_OPS_HOST_DEVICE Box<T> anchor_at(const Tile<T>& tile, int i) {
+  return {tile.x1[i], tile.y1[i], tile.x2[i], tile.y2[i]};
+}
+
+// Which of `boxes` [count] may overlap the bounds: their indices, ascending. `from` null means all of 0..count-1.
+template <class T>
+RETINA_OPS_HOST_DEVICE int select_boxes(const Bounds<T>& bounds, bool all, const Box<T>* boxes, const int32_t* from,
+                                        int count, int32_t* selected) {
+  int kept = 0;
+  for (int i = 0; i < count; ++i) {
+    const int32_t index = from == nullptr ? i : from[i];
+    selected[kept] = index;
+    kept += all || may_overlap(bounds, boxes[index]) ? 1 : 0;
+  }
+  return kept;
+}
+
+// The highest IoU of box `index` with the tile's anchors; the anchors' own best are brought up to date.
+template <class T>
+RETINA_OPS_HOST_DEVICE T compare_tile(const Tile<T>& tile, const Box<T>& box, T area, int32_t index, T* best,
+                                      int32_t* best_index) {
+  alignas(64) T highest[kLanes<T>] = {};
+  for (int i = 0; i < kTile; i += kLanes<T>) {
+    for (int lane = 0; lane < kLanes<T>; ++lane) {
+      const T iou = box_iou(box, area, anchor_at(tile, i + lane), tile.area[i + lane]);
+      const bool better = iou > best[i + lane];
+      best[i + lane] = better ? iou : best[i + lane];
+      best_index[i + lane] = better ? index : best_index[i + lane];
+      highest[lane] = iou > highest[lane] ? iou : highest[lane];
+    }
+  }
+  T result = T(0);
+  for (const T value : highest) result = value > result ? value : result;
+  return result;
+}
+
+struct Range {
+  int64_t image, begin, end;  // anchors of one image
+};
+
+template <class T>
+Range range_of(const MatchWork<T>& work, int64_t group) {
+  const int64_t image = group / work.groups_per_image;
+  const int64_t begin = (group - image * work.groups_per_image) * work.group_size;
+  return {image, begin, std::min(begin + work.group_size, work.problem.anchor_count)};
+}
+
+template <class T>
+MatchThresholds<T> thresholds_of(const MatchProblem& problem) {
+  return {static_cast<T>(problem.fg_iou), static_cast<T>(problem.bg_iou), static_cast<T>(problem.ignore_iof)};
+}
+
+template <class T>
+RETINA_OPS_HOST_DEVICE void find_best_in(MatchWork<T>& work, int64_t group) {
+  const MatchProblem& problem = work.problem;
+  const Range range = range_of(work, group);
+  const MatchThresholds<T> thresholds = thresholds_of<T>(problem);
+  const bool all = !only_overlaps_matter(thresholds);
+  const Box<T>* boxes = work.gt.boxes.data() + range.image * problem.gt_capacity;
+  const T* areas = work.gt.areas.data() + range.image * problem.gt_capacity;
+  GroupBest<T>* in_group = work.in_group.data() + group * problem.gt_capacity;
+  int64_t* matches = problem.matches + range.image * problem.anchor_count;
+  const int count = problem.gt_counts[range.image];
+  std::vector<int32_t> near_group(static_cast<size_t>(count) + 1);
+  std::vector<int32_t> near_tile(static_cast<size_t>(count) + 1);
+  Tile<T> tile;
+  Bounds<T> bounds = no_bounds<T>();
+  for (int64_t first = range.begin; first < range.end && !all; first += kTile) {
+    load_tile(problem, range.image, first, static_cast<int>(std::min<int64_t>(kTile, range.end - first)), tile);
+    extend(bounds, tile.bounds);
+  }
+  const int group_count = select_boxes(bounds, all, boxes, nullptr, count, near_group.data());
+  alignas(64) T best[kTile];
+  alignas(64) int32_t best_index[kTile];
+  for (int64_t first = range.begin; first < range.end; first += kTile) {
+    const int anchors = static_cast<int>(std::min<int64_t>(kTile, range.end - first));
+    const auto tile_index = static_cast<int32_t>((first - range.begin) / kTile);
+    load_tile(problem, range.image, first, anchors, tile);
+    for (int i = 0; i < kTile; ++i) {
+      best[i] = all ? -std::numeric_limits<T>::infinity() : T(0);
+      best_index[i] = 0;
+    }
+    const int tile_count = select_boxes(tile.bounds, all, boxes, near_group.data(), group_count, near_tile.data());
+    for (int n = 0; n < tile_count; ++n) {
+      const int32_t j = near_tile[static_cast<size_t>(n)];
+      const T highest = compare_tile(tile, boxes[j], areas[j], j, best, best_index);
+      if (highest > in_group[j].iou) in_group[j] = {highest, tile_index, tile_index};
+      if (highest == in_group[j].iou) in_group[j].last_tile = tile_index;
+    }
+    for (int i = 0; i < anchors; ++i) {
+      matches[first + i] =
+          count > 0 ? provisional_match(best[i], best_index[i], thresholds) : int64_t(MatchCode::kBackground);
+    }
+  }
+}
+
+// Makes the anchors foreground that attain the highest IoU of box j.
+template <class T>
+RETINA_OPS_HOST_DEVICE void keep_best_of(const MatchWork<T>& work, const Range& range, int64_t j,
+                                         const GroupBest<T>& found) {
+  const MatchProblem& problem = work.problem;
+  const Box<T> box = work.gt.boxes[static_cast<size_t>(range.image * problem.gt_capacity + j)];
+  const T area = work.gt.areas[static_cast<size_t>(range.image * problem.gt_capacity + j)];
+  int64_t* matches = problem.matches + range.image * problem.anchor_count;
+  Tile<T> tile;
+  for (int64_t t = found.first_tile; t <= found.last_tile; ++t) {
+    const int64_t first = range.begin + t * kTile;
+    const int anchors = static_cast<int>(std::min<int64_t>(kTile, range.end - first));
+    load_tile(problem, range.image, first, anchors, tile);
+    if (!may_overlap(tile.bounds, box)) continue;
+    bool attains[kTile];
+    for (int i = 0; i < kTile; ++i) attains[i] = box_iou(box, area, anchor_at(tile, i), tile.area[i]) == found.iou;
+    for (int i = 0; i < anchors; ++i) {
+      if (attains[i]) matches[first + i] &= ~int64_t(3);  // MatchCode::kForeground
+    }
+  }
+}
+
+template <class T>
+RETINA_OPS_HOST_DEVICE void ignore_regions_in(const MatchWork<T>& work, const Range& range) {
+  const MatchProblem& problem = work.problem;
+  const Box<T>* regions = work.regions.boxes.data() + range.image * problem.region_capacity;
+  const T threshold = static_cast<T>(problem.ignore_iof);
+  int64_t* matches = problem.matches + range.image * problem.anchor_count;
+  Tile<T> tile;
+  for (int64_t first = range.begin; first < range.end; first += kTile) {
+    const int anchors = static_cast<int>(std::min<int64_t>(kTile, range.end - first));
+    load_tile(problem, range.image, first, anchors, tile);
+    for (int32_t r = 0; r < problem.region_counts[range.image]; ++r) {
+      if (!may_overlap(tile.bounds, regions[r])) continue;
+      for (int i = 0; i < anchors; ++i) {
+        const T covered = div_rn(box_intersection(regions[r], anchor_at(tile, i)), tile.area[i]);
+        int64_t& match = matches[first + i];
+        if (!is_foreground(match) && covered >= threshold) match = int64_t(MatchCode::kBetween);
+      }
+    }
+  }
+}
+
+template <class T>
+RETINA_OPS_HOST_DEVICE void decide_in(MatchWork<T>& work, int64_t group) {
+  const MatchProblem& problem = work.problem;
+  const Range range = range_of(work, group);
+  const GroupBest<T>* in_group = work.in_group.data() + group * problem.gt_capacity;
+  const T* best = work.best.data() + range.image * problem.gt_capacity;
+  for (int32_t j = 0; problem.allow_low_quality && j < problem.gt_counts[range.image]; ++j) {
+    if (best[j] > T(0) && in_group[j].iou == best[j]) keep_best_of(work, range, j, in_group[j]);
+  }
+  if (problem.regions != nullptr && problem.region_counts[range.image] > 0) ignore_regions_in(work, range);
+  int64_t* matches = problem.matches + range.image * problem.anchor_count;
+  for (int64_t i = range.begin; i < range.end; ++i) matches[i] = final_match(matches[i]);
+}
+
+// One function per instruction set: the work above is always inlined, so it takes on its target.
+template <class T>
+void find_best_baseline(MatchWork<T>& work, int64_t group) {
+  find_best_in(work, group);
+}
+template <class T>
+void decide_baseline(MatchWork<T>& work, int64_t group) {
+  decide_in(work, group);
+}
+#if RETINA_OPS_HAS_X86_TARGETS
+template <class T>
+RETINA_OPS_TARGET_AVX2 void find_best_avx2(MatchWork<T>& work, int64_t group) {
+  find_best_in(work, group);
+}
+template <class T>
+RETINA_OPS_TARGET_AVX512 void find_best_avx512(MatchWork<T>& work, int64_t group) {
+  find_best_in(work, group);
+}
+template <class T>
+RETINA_OPS_TARGET_AVX2 void decide_avx2(MatchWork<T>& work, int64_t group) {
+  decide_in(work, group);
+}
+template <class T>
+RETINA_OPS_TARGET_AVX512 void decide_avx512(MatchWork<T>& work, int64_t group) {
+  decide_in(work, group);
+}
+#endif
+
+template <class T>
+MatchBoxes<T> load_boxes(const void* from, Dtype dtype, int64_t count) {
+  MatchBoxes<T> loaded;
+  loaded.boxes.resize(static_cast<size_t>(count));
+  loaded.areas.resize(static_cast<size_t>(count));
+  for (int64_t i = 0; i < count; ++i) {
+    alignas(64) T v[4];
+    load_block<4>(from, dtype, 4 * i, v, 4);
+    loaded.boxes[static_cast<size_t>(i)] = {v[0], v[1], v[2], v[3]};
+    loaded.areas[static_cast<size_t>(i)] = box_area(loaded.boxes[static_cast<size_t>(i)]);
+  }
+  return loaded;
+}
+
+}  // namespace
+
+template <class T>
+MatchWork<T> prepare_matching(const MatchProblem& problem) {
+  MatchWork<T> work{};
+  work.problem = problem;
+  work.gt = load_boxes<T>(problem.gt_boxes, problem.dtype, problem.batch * problem.gt_capacity);
+  if (problem.regions != nullptr) {
+    work.regions = load_boxes<T>(problem.regions, problem.dtype, problem.batch * problem.region_capacity);
+  }
+  const int64_t share = (problem.anchor_count + kGroupsPerImage - 1) / kGroupsPerImage;
+  work.group_size = std::max(kSmallestGroup, (share + kTile - 1) / kTile * kTile);
+  work.groups_per_image = (problem.anchor_count + work.group_size - 1) / work.group_size;
+  work.in_group.resize(static_cast<size_t>(work.groups() * problem.gt_capacity), GroupBest<T>{T(0), 0, 0});
+  work.best.resize(static_cast<size_t>(problem.batch * problem.gt_capacity), T(0));
+  return work;
+}
+
+template <class T>
+void match_find_best(MatchWork<T>& work, int64_t group) {
+#if RETINA_OPS_HAS_X86_TARGETS
+  if (cpu_isa() == Isa::kAvx512) return find_best_avx512(work, group);
+  if (cpu_isa() == Isa::kAvx2) return find_best_avx2(work, group);
+#endif
+  find_best_baseline(work, group);
+}
+
+template <class T>
+void match_merge(MatchWork<T>& work) {
+  const int64_t capacity = work.problem.gt_capacity;
+  for (int64_t group = 0; group < work.groups(); ++group) {
+    T* best = work.best.data() + group / work.groups_per_image * capacity;
+    const GroupBest<T>* in_group = work.in_group.data() + group * capacity;
+    for (int64_t j = 0; j < capacity; ++j) best[j] = in_group[j].iou > best[j] ? in_group[j].iou : best[j];
+  }
+}
+
+template <class T>
+void match_decide(MatchWork<T>& work, int64_t group) {
+#if RETINA_OPS_HAS_X86_TARGETS
+  if (cpu_isa() == Isa::kAvx512) return decide_avx512(work, group);
+  if (cpu_isa() == Isa::kAvx2) return decide_avx2(work, group);
+#endif
+  decide_baseline(work, group);
+}
+
+template MatchWork<float> prepare_matching(const MatchProblem&);
+template MatchWork<double> prepare_matching(const MatchProblem&);
+template void match_find_best(MatchWork<float>&, int64_t);
+template void match_find_best(MatchWork<double>&, int64_t);
+template void match_merge(MatchWork<float>&);
+template void match_merge(MatchWork<double>&);
+template void match_decide(MatchWork<float>&, int64_t);
+template void match_decide(MatchWork<double>&, int64_t);
+
+}  // namespace retina_ops

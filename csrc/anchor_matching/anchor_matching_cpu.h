@@ -1,0 +1,75 @@
+// Anchor matching over plain memory, on the CPU: two phases over groups of anchors, independent within a phase.
+// No torch.
+//
+//   MatchWork<T> work = prepare_matching<T>(problem);
+//   for each group: match_find_best(work, group);
+//   match_merge(work);
+//   for each group: match_decide(work, group);
+#pragma once
+
+#include <vector>
+
+#include "common/box.h"
+#include "common/half_block.h"
+
+namespace retina_ops {
+
+// One call of the operator. All arrays are contiguous; arithmetic is in float, or double for float64 boxes.
+struct MatchProblem {
+  const void* anchors;  // [anchor_count, 4], or [batch, anchor_count, 4]
+  bool anchors_per_image;
+  const void* gt_boxes;      // [batch, gt_capacity, 4]
+  const int32_t* gt_counts;  // [batch] valid boxes of each image
+  const void* regions;       // [batch, region_capacity, 4] to ignore, or null
+  const int32_t* region_counts;
+  Dtype dtype;
+  int64_t batch;
+  int64_t anchor_count;
+  int64_t gt_capacity;
+  int64_t region_capacity;
+  double fg_iou;
+  double bg_iou;
+  double ignore_iof;
+  bool allow_low_quality;
+  int64_t* matches;  // [batch, anchor_count]
+};
+
+// Highest IoU of a box with the anchors of a group, and the tiles between which it is attained.
+template <class T>
+struct GroupBest {
+  T iou;
+  int32_t first_tile, last_tile;
+};
+
+// Boxes of one kind in the type of the arithmetic.
+template <class T>
+struct MatchBoxes {
+  std::vector<Box<T>> boxes;  // [batch, capacity]
+  std::vector<T> areas;
+};
+
+template <class T>
+struct MatchWork {
+  MatchProblem problem;
+  MatchBoxes<T> gt;
+  MatchBoxes<T> regions;
+  int64_t groups_per_image;            // bounded, so that memory is O(anchors + boxes)
+  int64_t group_size;                  // anchors
+  std::vector<GroupBest<T>> in_group;  // [batch, groups_per_image, gt_capacity]
+  std::vector<T> best;                 // [batch, gt_capacity] over all groups
+
+  int64_t groups() const { return problem.batch * groups_per_image; }
+};
+
+template <class T>
+MatchWork<T> prepare_matching(const MatchProblem& problem);
+// Each anchor's best box, and each box's best IoU in the group.
+template <class T>
+void match_find_best(MatchWork<T>& work, int64_t group);
+template <class T>
+void match_merge(MatchWork<T>& work);
+// Low-quality matches, regions to ignore, and the final values.
+template <class T>
+void match_decide(MatchWork<T>& work, int64_t group);
+
+}  // namespace retina_ops

@@ -1,0 +1,54 @@
+// match_anchors for CPU tensors: checks, threads, registration.
+#include "anchor_matching/anchor_matching_op.h"
+
+#include <torch/csrc/stable/library.h>
+
+#include "common/isa.h"
+
+namespace retina_ops {
+namespace {
+
+void check_counts(const char* name, const int32_t* counts, int64_t batch, int64_t capacity) {
+  for (int64_t image = 0; image < batch; ++image) {
+    check(counts[image] >= 0 && counts[image] <= capacity, "match_anchors: counts of ", name, " must be in [0, ",
+          capacity, "], got ", counts[image], " for image ", image);
+  }
+}
+
+template <class T>
+void run(const MatchProblem& problem) {
+  MatchWork<T> work = prepare_matching<T>(problem);
+  torch::stable::parallel_for(0, work.groups(), 1, [&](int64_t begin, int64_t end) {
+    for (int64_t group = begin; group < end; ++group) match_find_best(work, group);
+  });
+  match_merge(work);
+  torch::stable::parallel_for(0, work.groups(), 1, [&](int64_t begin, int64_t end) {
+    for (int64_t group = begin; group < end; ++group) match_decide(work, group);
+  });
+}
+
+Tensor match_anchors_cpu(const Tensor& anchors, const Tensor& gt_boxes, const Tensor& gt_counts,
+                         std::optional<Tensor> regions, std::optional<Tensor> region_counts, double fg_iou,
+                         double bg_iou, bool allow_low_quality, double ignore_iof) {
+  const MatchCall call = check_match_anchors(anchors, gt_boxes, gt_counts, regions, region_counts, fg_iou, bg_iou,
+                                             allow_low_quality, ignore_iof);
+  const MatchProblem& problem = call.problem;
+  check_counts("gt_boxes", problem.gt_counts, problem.batch, problem.gt_capacity);
+  if (problem.regions != nullptr) {
+    check_counts("ignore_regions", problem.region_counts, problem.batch, problem.region_capacity);
+  }
+  cpu_isa();  // a bad RETINA_OPS_ISA is an error here, not inside a thread
+  if (call.matches.numel() == 0) return call.matches;
+  if (problem.dtype == Dtype::kFloat64) {
+    run<double>(problem);
+  } else {
+    run<float>(problem);
+  }
+  return call.matches;
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(retina_ops, CPU, m) { m.impl("match_anchors", TORCH_BOX(&match_anchors_cpu)); }
+
+}  // namespace retina_ops

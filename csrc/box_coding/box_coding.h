@@ -1,0 +1,122 @@
+// Boxes as deltas from proposals, and back. Host and device, no torch.
+//
+// Girshick et al. 2014, "Rich feature hierarchies", equations (1) to (4) of appendix C, with torchvision's weights:
+// for a proposal of centre (cx, cy) and size (w, h) and a box of centre (gx, gy) and size (gw, gh)
+//   dx = wx (gx - cx) / w     dy = wy (gy - cy) / h     dw = ww log(gw / w)     dh = wh log(gh / h).
+#pragma once
+
+#include "common/box.h"
+#include "common/elementary.h"
+
+namespace retina_ops {
+
+// What all boxes of a call share.
+template <class T>
+struct BoxCoding {
+  T weight_x, weight_y, weight_w, weight_h;
+  T log_limit;                  // decoded: log(size / proposal size) is at most this
+  bool clip;                    // decoded boxes are cut to the image
+  T image_height, image_width;  // in pixels, where clip
+};
+
+template <class T>
+struct Deltas {
+  T dx, dy, dw, dh;
+};
+
+RETINA_OPS_HOST_DEVICE float natural_log(float x) { return logf(x); }
+RETINA_OPS_HOST_DEVICE double natural_log(double x) { return log(x); }
+
+template <class T>
+RETINA_OPS_HOST_DEVICE Deltas<T> encode_box(const BoxCoding<T>& coding, const Box<T>& box, const Box<T>& proposal) {
+  const T w = proposal.x2 - proposal.x1;
+  const T h = proposal.y2 - proposal.y1;
+  const T gw = box.x2 - box.x1;
+  const T gh = box.y2 - box.y1;
+  const T offset_x = (box.x1 + T(0.5) * gw) - (proposal.x1 + T(0.5) * w);
+  const T offset_y = (box.y1 + T(0.5) * gh) - (proposal.y1 + T(0.5) * h);
+  return {coding.weight_x * offset_x / w, coding.weight_y * offset_y / h, coding.weight_w * natural_log(gw / w),
+          coding.weight_h * natural_log(gh / h)};
+}
+
+// Gradients of sum(grad * encode_box) by the box and by the proposal.
+template <class T>
+RETINA_OPS_HOST_DEVICE void encode_box_backward(const BoxCoding<T>& coding, const Deltas<T>& grad, const Box<T>& box,
+                                                const Box<T>& proposal, Box<T>& for_box, Box<T>& for_proposal) {
+  const T w = proposal.x2 - proposal.x1;
+  const T h = proposal.y2 - proposal.y1;
+  const T gw = box.x2 - box.x1;
+  const T gh = box.y2 - box.y1;
+  const T offset_x = (box.x1 + T(0.5) * gw) - (proposal.x1 + T(0.5) * w);
+  const T offset_y = (box.y1 + T(0.5) * gh) - (proposal.y1 + T(0.5) * h);
+  const T by_offset_x = grad.dx * coding.weight_x / w;
+  const T by_offset_y = grad.dy * coding.weight_y / h;
+  const T by_gw = grad.dw * coding.weight_w / gw;
+  const T by_gh = grad.dh * coding.weight_h / gh;
+  const T by_w = -(by_offset_x * offset_x + grad.dw * coding.weight_w) / w;
+  const T by_h = -(by_offset_y * offset_y + grad.dh * coding.weight_h) / h;
+  for_box = {T(0.5) * by_offset_x - by_gw, T(0.5) * by_offset_y - by_gh, T(0.5) * by_offset_x + by_gw,
+             T(0.5) * by_offset_y + by_gh};
+  for_proposal = {T(-0.5) * by_offset_x - by_w, T(-0.5) * by_offset_y - by_h, T(-0.5) * by_offset_x + by_w,
+                  T(-0.5) * by_offset_y + by_h};
+}
+
+// Like torch.clamp: NaN stays NaN.
+template <class T>
+RETINA_OPS_HOST_DEVICE T clamped(T value, T low, T high) {
+  const T raised = value < low ? low : value;
+  return raised > high ? high : raised;
+}
+
+template <class T, class Math>
+RETINA_OPS_HOST_DEVICE Box<T> decode_box(const BoxCoding<T>& coding, const Deltas<T>& deltas, const Box<T>& proposal) {
+  const T w = proposal.x2 - proposal.x1;
+  const T h = proposal.y2 - proposal.y1;
+  const T dw = deltas.dw / coding.weight_w;
+  const T dh = deltas.dh / coding.weight_h;
+  const T half_w = T(0.5) * (exp_bounded<Math>(dw > coding.log_limit ? coding.log_limit : dw) * w);
+  const T half_h = T(0.5) * (exp_bounded<Math>(dh > coding.log_limit ? coding.log_limit : dh) * h);
+  const T x = deltas.dx / coding.weight_x * w + (proposal.x1 + T(0.5) * w);
+  const T y = deltas.dy / coding.weight_y * h + (proposal.y1 + T(0.5) * h);
+  const Box<T> box{x - half_w, y - half_h, x + half_w, y + half_h};
+  if (!coding.clip) return box;
+  return {clamped(box.x1, T(0), coding.image_width), clamped(box.y1, T(0), coding.image_height),
+          clamped(box.x2, T(0), coding.image_width), clamped(box.y2, T(0), coding.image_height)};
+}
+
+// Gradients of sum(grad * decode_box) by the deltas and by the proposal; none through a clipped coordinate.
+template <class T, class Math>
+RETINA_OPS_HOST_DEVICE void decode_box_backward(const BoxCoding<T>& coding, const Box<T>& grad, const Deltas<T>& deltas,
+                                                const Box<T>& proposal, Deltas<T>& for_deltas, Box<T>& for_proposal) {
+  BoxCoding<T> unclipped = coding;
+  unclipped.clip = false;
+  const Box<T> box = decode_box<T, Math>(unclipped, deltas, proposal);
+  Box<T> kept = grad;
+  if (coding.clip) {
+    kept.x1 = box.x1 < T(0) || box.x1 > coding.image_width ? T(0) : grad.x1;
+    kept.y1 = box.y1 < T(0) || box.y1 > coding.image_height ? T(0) : grad.y1;
+    kept.x2 = box.x2 < T(0) || box.x2 > coding.image_width ? T(0) : grad.x2;
+    kept.y2 = box.y2 < T(0) || box.y2 > coding.image_height ? T(0) : grad.y2;
+  }
+  const T w = proposal.x2 - proposal.x1;
+  const T h = proposal.y2 - proposal.y1;
+  const T dw = deltas.dw / coding.weight_w;
+  const T dh = deltas.dh / coding.weight_h;
+  const bool w_limited = dw > coding.log_limit;
+  const bool h_limited = dh > coding.log_limit;
+  const T scale_w = exp_bounded<Math>(w_limited ? coding.log_limit : dw);
+  const T scale_h = exp_bounded<Math>(h_limited ? coding.log_limit : dh);
+  const T by_x = kept.x1 + kept.x2;
+  const T by_y = kept.y1 + kept.y2;
+  const T by_width = T(0.5) * (kept.x2 - kept.x1);
+  const T by_height = T(0.5) * (kept.y2 - kept.y1);
+  for_deltas.dx = by_x * w / coding.weight_x;
+  for_deltas.dy = by_y * h / coding.weight_y;
+  for_deltas.dw = w_limited ? T(0) : by_width * (scale_w * w) / coding.weight_w;
+  for_deltas.dh = h_limited ? T(0) : by_height * (scale_h * h) / coding.weight_h;
+  const T by_w = by_x * (deltas.dx / coding.weight_x) + by_width * scale_w;
+  const T by_h = by_y * (deltas.dy / coding.weight_y) + by_height * scale_h;
+  for_proposal = {T(0.5) * by_x - by_w, T(0.5) * by_y - by_h, T(0.5) * by_x + by_w, T(0.5) * by_y + by_h};
+}
+
+}  // namespace retina_ops

@@ -1,0 +1,62 @@
+// Pairwise IoU on CUDA. No torch.
+//
+// Floor: the output, 4 bytes a pair. A block computes kIouRows rows of a tile of columns: a thread keeps its kPack
+// columns in registers, the rows come from shared memory, and every store is one 16-byte access where m allows it.
+#pragma once
+
+#include "common/box.h"
+#include "common/vector.cuh"
+
+namespace retina_ops {
+
+constexpr int kIouThreads = 128;
+constexpr int kIouRows = 32;
+
+template <class T>
+__device__ __forceinline__ Box<ArithmeticOf<T>> load_box(const T* boxes, int64_t index, bool aligned) {
+  ArithmeticOf<T> values[4];
+  load_pack(boxes + 4 * index, 4, aligned, values);
+  return {values[0], values[1], values[2], values[3]};
+}
+
+// boxes1: [batch, n, 4]; boxes2: [batch, m, 4]; iou: [batch, n, m]. first_block is added to the block's index, 0 but in
+// tests of large indices.
+// launch: batch * ceil(n / kIouRows) * ceil(m / (kIouThreads * kPack)) blocks of kIouThreads.
+template <class T, int kPack>
+__global__ void __launch_bounds__(kIouThreads) box_iou_kernel(const T* boxes1, const T* boxes2, int64_t n, int64_t m,
+                                                              ArithmeticOf<T>* iou, bool aligned, int64_t first_block) {
+  using A = ArithmeticOf<T>;
+  RETINA_OPS_SHARED(Box<A>[kIouRows], rows);
+  RETINA_OPS_SHARED(A[kIouRows], areas);
+  const int64_t column_tiles = ceil_div<int64_t>(m, kIouThreads * kPack);
+  const int64_t row_tiles = ceil_div<int64_t>(n, kIouRows);
+  const int64_t block = first_block + static_cast<int64_t>(blockIdx.x);
+  const int64_t row_tile = block / column_tiles;
+  const int64_t column = (block - row_tile * column_tiles) * (kIouThreads * kPack) + threadIdx.x * kPack;
+  const int64_t image = row_tile / row_tiles;
+  const int64_t row = (row_tile - image * row_tiles) * kIouRows;
+  const int count = static_cast<int>(n - row < kIouRows ? n - row : kIouRows);
+  if (threadIdx.x < static_cast<unsigned>(count)) {
+    const Box<A> box = load_box(boxes1, image * n + row + threadIdx.x, aligned);
+    rows[threadIdx.x] = box;
+    areas[threadIdx.x] = box_area(box);
+  }
+  Box<A> mine[kPack];
+  A mine_area[kPack];
+#pragma unroll
+  for (int i = 0; i < kPack; ++i) {
+    mine[i] = column + i < m ? load_box(boxes2, image * m + column + i, aligned) : Box<A>{A(0), A(0), A(0), A(0)};
+    mine_area[i] = box_area(mine[i]);
+  }
+  __syncthreads();
+  if (column >= m) return;
+  A* out = iou + (image * n + row) * m + column;
+  for (int r = 0; r < count; ++r) {
+    A values[kPack];
+#pragma unroll
+    for (int i = 0; i < kPack; ++i) values[i] = box_iou(rows[r], areas[r], mine[i], mine_area[i]);
+    store_pack(out + r * m, m - column, kPack > 1, values);
+  }
+}
+
+}  // namespace retina_ops

@@ -1,0 +1,44 @@
+"""Anchor matching in plain PyTorch, one image."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from retina_ops.reference.boxes import box_iou
+
+
+def match_anchors(
+    anchors: Tensor,
+    gt_boxes: Tensor,
+    fg_iou: float = 0.5,
+    bg_iou: float = 0.4,
+    allow_low_quality_matches: bool = True,
+    *,
+    ignore_regions: Tensor | None = None,
+    ignore_iof: float = 0.5,
+) -> Tensor:
+    """The definition of :func:`retina_ops.match_anchors` for one image; memory O(anchors x boxes)."""
+    if len(gt_boxes) == 0 or len(anchors) == 0:
+        matches = torch.full((len(anchors),), -1, device=anchors.device)
+    else:
+        iou = box_iou(gt_boxes, anchors)
+        iou = torch.where(iou.isnan(), -torch.inf, iou)  # 0 / 0: no overlap
+        best, index = iou.max(dim=0)
+        # Lowest index among equals, which max alone does not promise.
+        index = (iou == best).to(torch.uint8).argmax(dim=0)
+        matches = torch.where(best < best.new_tensor(bg_iou), -1, -2)
+        matches = torch.where(best >= best.new_tensor(fg_iou), index, matches)
+        if allow_low_quality_matches:
+            highest = iou.max(dim=1, keepdim=True).values
+            attains = ((iou == highest) & (highest > 0)).any(dim=0)
+            matches = torch.where(attains, index, matches)
+    if ignore_regions is not None and len(ignore_regions) > 0 and len(anchors) > 0:
+        wide, regions = (b if b.dtype == torch.float64 else b.float() for b in (anchors, ignore_regions))
+        low = torch.max(wide[:, None, :2], regions[None, :, :2])
+        high = torch.min(wide[:, None, 2:], regions[None, :, 2:])
+        intersection = (high - low).clamp(min=0).prod(dim=-1)
+        area = (wide[:, 2:] - wide[:, :2]).prod(dim=-1)
+        covered = (intersection / area[:, None] >= wide.new_tensor(ignore_iof)).any(dim=1)
+        matches = torch.where(covered & (matches < 0), -2, matches)
+    return matches
