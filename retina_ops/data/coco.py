@@ -1,0 +1,147 @@
+"""COCO JSON: an annotation file and a folder of images."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from .dataset import Category
+from .errors import DataError
+from .file_dataset import AnnotationColumns, FileDataset, ImageRecord, OnBadImage, stored_size
+from .json_file import is_integer, is_number, read_json
+
+
+class CocoDetection(FileDataset):
+    """A COCO annotation file with its images; see `DetectionDataset` for what an item is.
+
+    Args:
+        annotation_file: JSON with ``images``, ``annotations`` and ``categories``.
+        image_dir: the folder of the images. None: searched beside the annotation file (``images``, or a folder named
+            as the file, with or without ``instances_``).
+        categories: ``{"id", "name"}`` in label order, such as those of a trained model; the file's categories are
+            matched to them by name. None: the file's own, in the order of their ids.
+        on_bad_image: ``"error"`` or ``"skip"``, see `FileDataset`.
+
+    Raises:
+        DataError: the file is missing, malformed or empty, an annotation has an unknown image or category, or an
+            image is missing.
+    """
+
+    def __init__(
+        self,
+        annotation_file: str | Path,
+        image_dir: str | Path | None = None,
+        *,
+        categories: Sequence[Category] | None = None,
+        on_bad_image: OnBadImage = "error",
+    ) -> None:
+        path = Path(annotation_file)
+        content = read_json(path)
+        images, annotations, listed = _sections(path, content)
+        own = parse_categories(path, listed)
+        chosen = own if categories is None else [dict(category) for category in categories]
+        label_of_name = {category["name"]: label for label, category in enumerate(chosen)}
+        label_of_id = {category["id"]: label_of_name.get(category["name"]) for category in own}
+        if categories is None:
+            label_of_id = {category["id"]: label for label, category in enumerate(own)}
+        if not images:
+            raise DataError(path, "lists no images: the data set is empty")
+        folder = find_image_dir(path, images) if image_dir is None else Path(image_dir)
+        if not folder.is_dir():
+            raise DataError(folder, "no such image folder")
+        records = [_image_record(path, entry, folder, on_bad_image) for entry in images]
+        index_of_id = {record.image_id: index for index, record in enumerate(records)}
+        if len(index_of_id) != len(records):
+            raise DataError(path, "lists two images with the same id")
+        names = {category["id"]: category["name"] for category in own}
+        rows = [_row(path, entry, index_of_id, label_of_id, names) for entry in annotations]
+        super().__init__(str(path), records, AnnotationColumns.from_rows(rows), chosen, on_bad_image)
+        self.annotation_file, self.image_dir = path, folder
+
+
+def parse_categories(path: str | Path, listed: Any) -> list[Category]:
+    """``{"id", "name"}`` of a COCO ``categories`` list, in the order of the ids; raises DataError."""
+    categories = []
+    for entry in listed:
+        if not isinstance(entry, dict) or not is_integer(entry.get("id")) or not isinstance(entry.get("name"), str):
+            raise DataError(path, f"a category must have an integer id and a name, got {_short(entry)}")
+        categories.append({"id": entry["id"], "name": entry["name"]})
+    for key in ("id", "name"):
+        values = [category[key] for category in categories]
+        twice = next((value for value in values if values.count(value) > 1), None)
+        if twice is not None:
+            raise DataError(path, f"lists two categories with the {key} {twice!r}")
+    if not categories:
+        raise DataError(path, "lists no categories")
+    return sorted(categories, key=lambda category: category["id"])
+
+
+def find_image_dir(annotation_file: Path, images: Sequence[Any]) -> Path:
+    """The folder beside an annotation file that holds its images; raises DataError with the folders searched."""
+    names = [entry.get("file_name") if isinstance(entry, dict) else None for entry in images[:50]]
+    for name, entry in zip(names, images, strict=False):
+        if not isinstance(name, str):
+            raise DataError(annotation_file, f"an image must have a file_name, got {_short(entry)}")
+    here, above = annotation_file.parent, annotation_file.parent.parent
+    stem = annotation_file.stem.removeprefix("instances_")
+    candidates = [above / "images" / stem, above / stem, above / "images", here / "images" / stem, here / stem]
+    candidates += [here / "images", here, above]
+    for folder in candidates:
+        if folder.is_dir() and any((folder / str(name)).is_file() for name in names):
+            return folder
+    searched = ", ".join(dict.fromkeys(str(folder) for folder in candidates if folder.is_dir()))
+    raise DataError(annotation_file, f"its image {names[0]} is in none of {searched}; name the image folder")
+
+
+def _sections(path: Path, content: Any) -> tuple[list[Any], list[Any], list[Any]]:
+    if not isinstance(content, dict):
+        raise DataError(path, f"is not a COCO annotation file: expected an object, got {type(content).__name__}")
+    for key in ("images", "annotations", "categories"):
+        if not isinstance(content.get(key), list):
+            raise DataError(path, f'is not a COCO annotation file: it has no list "{key}"')
+    return content["images"], content["annotations"], content["categories"]
+
+
+def _image_record(path: Path, entry: Any, folder: Path, on_bad_image: OnBadImage) -> ImageRecord:
+    if not isinstance(entry, dict) or not is_integer(entry.get("id")) or not isinstance(entry.get("file_name"), str):
+        raise DataError(path, f"an image must have an integer id and a file_name, got {_short(entry)}")
+    file = folder / entry["file_name"]
+    height, width = entry.get("height"), entry.get("width")
+    if height is None or width is None:
+        size = stored_size(file, on_bad_image)
+        return ImageRecord(entry["id"], entry["file_name"], file, *size)
+    if not (is_integer(height) and is_integer(width) and height > 0 and width > 0):
+        raise DataError(path, f"image {entry['id']} has height {height!r} and width {width!r}, expected pixels")
+    return ImageRecord(entry["id"], entry["file_name"], file, height, width)
+
+
+def _row(
+    path: Path, entry: Any, index_of_id: dict[int, int], label_of_id: dict[int, int | None], names: dict[int, str]
+) -> tuple[int, Sequence[float], int, float, int]:
+    """(record, (x, y, w, h), label, area, iscrowd) of a COCO annotation."""
+    if not isinstance(entry, dict):
+        raise DataError(path, f"an annotation must be an object, got {_short(entry)}")
+    who = f"annotation {entry.get('id', _short(entry))}"
+    image_id = entry.get("image_id")
+    if not is_integer(image_id) or image_id not in index_of_id:
+        raise DataError(path, f"{who} is of image {image_id!r}, which is not listed")
+    category = entry.get("category_id")
+    if not is_integer(category) or category not in label_of_id:
+        raise DataError(path, f"{who} has category id {category!r}, which its categories do not list")
+    label = label_of_id[category]
+    if label is None:
+        raise DataError(path, f"{who} has category {names[category]!r}, which is not one of the categories asked for")
+    box = entry.get("bbox")
+    if not isinstance(box, list) or len(box) != 4 or not all(map(is_number, box)):
+        raise DataError(path, f"{who} must have a bbox [x, y, width, height], got {_short(box)}")
+    area = entry.get("area")
+    if not is_number(area) or not math.isfinite(area):
+        area = box[2] * box[3]
+    return index_of_id[image_id], box, label, area, int(bool(entry.get("iscrowd", 0)))
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."

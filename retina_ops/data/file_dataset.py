@@ -1,0 +1,241 @@
+"""Data sets of listed image files: the common part of COCO and Pascal VOC."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from .dataset import Category, DetectionDataset, Target
+from .errors import DataError, DataWarning, needs_extra
+from .images import read_image, read_image_size
+
+with needs_extra("train"):
+    import numpy as np
+    import torch
+    from torch import Tensor
+
+OnBadImage = Literal["error", "skip"]
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRecord:
+    """One listed image: its id, its file, its size in pixels."""
+
+    image_id: int
+    file_name: str
+    path: Path
+    height: int
+    width: int
+
+
+@dataclass(frozen=True, slots=True)
+class AnnotationColumns:
+    """All boxes of a data set as columns: numpy, not objects, so that worker processes share the memory.
+
+    ``record`` int64 [N], ascending: index of the image; ``boxes`` float64 [N, 4]: (x, y, w, h) as published;
+    ``labels`` int64 [N]; ``areas`` float64 [N]; ``iscrowd`` int64 [N].
+    """
+
+    record: np.ndarray
+    boxes: np.ndarray
+    labels: np.ndarray
+    areas: np.ndarray
+    iscrowd: np.ndarray
+
+    @classmethod
+    def from_rows(cls, rows: Sequence[tuple[int, Sequence[float], int, float, int]]) -> AnnotationColumns:
+        """From (record, (x, y, w, h), label, area, iscrowd) in any order; the order within an image is kept."""
+        rows = sorted(rows, key=lambda row: row[0])
+        record, boxes, labels, areas, iscrowd = zip(*rows, strict=True) if rows else ((), (), (), (), ())
+        return cls(
+            record=np.array(record, dtype=np.int64),
+            boxes=np.array(boxes, dtype=np.float64).reshape(-1, 4),
+            labels=np.array(labels, dtype=np.int64),
+            areas=np.array(areas, dtype=np.float64),
+            iscrowd=np.array(iscrowd, dtype=np.int64),
+        )
+
+    def take(self, rows: np.ndarray) -> AnnotationColumns:
+        """The rows at an index or mask array."""
+        return AnnotationColumns(
+            self.record[rows], self.boxes[rows], self.labels[rows], self.areas[rows], self.iscrowd[rows]
+        )
+
+
+def stored_size(path: Path, on_bad_image: OnBadImage) -> tuple[int, int]:
+    """(height, width) of an image whose annotation states none; (0, 0) where it is bad and to be skipped later."""
+    try:
+        return read_image_size(path)
+    except DataError:
+        if on_bad_image == "skip":
+            return 0, 0
+        raise
+
+
+class FileDataset(DetectionDataset):
+    """Listed image files with annotations: the common part of `CocoDetection` and `VocDetection`.
+
+    Boxes are clipped to their image; boxes without area or wholly outside are left out. One `DataWarning` counts what
+    was changed by more than a pixel; ``box_counts`` keeps the numbers (clipped, degenerate, outside).
+
+    Args:
+        name: what messages call it, normally the annotation file.
+        records: the images.
+        annotations: their boxes.
+        categories: ``{"id", "name"}`` in label order.
+        on_bad_image: ``"error"``: a missing file raises now, an unreadable one when it is read or by `check_images`.
+            ``"skip"``: all images are decoded now, the bad ones left out with one counted warning.
+
+    Raises:
+        DataError: no images, no usable boxes, or a bad image under ``"error"``.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        records: list[ImageRecord],
+        annotations: AnnotationColumns,
+        categories: list[Category],
+        on_bad_image: OnBadImage = "error",
+    ) -> None:
+        if on_bad_image not in ("error", "skip"):
+            raise ValueError(f'on_bad_image must be "error" or "skip", got {on_bad_image!r}')
+        self.name, self.categories = name, categories
+        if not records:
+            raise DataError(name, "lists no images: the data set is empty")
+        self.records, self.annotations = records, annotations
+        if on_bad_image == "skip":
+            self._skip_bad_images()
+        else:
+            self._require_files()
+        self._offsets = np.searchsorted(self.annotations.record, np.arange(len(self.records) + 1))
+        self._boxes, self._usable, self.box_counts = self._clip_boxes()
+        if not self._usable.any():
+            raise DataError(name, f"has no usable box on its {len(self.records)} images: there is nothing to detect")
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def load_image(self, index: int) -> Tensor:
+        record = self.records[index]
+        return read_image(record.path, (record.height, record.width))
+
+    def image_size(self, index: int) -> tuple[int, int]:
+        return self.records[index].height, self.records[index].width
+
+    def image_id(self, index: int) -> int:
+        return self.records[index].image_id
+
+    def file_name(self, index: int) -> str:
+        return self.records[index].file_name
+
+    def target(self, index: int) -> Target:
+        rows = self._rows(index)
+        rows = rows[self._usable[rows]]
+        columns = self.annotations
+        return {
+            "boxes": torch.from_numpy(self._boxes[rows]),
+            "labels": torch.from_numpy(columns.labels[rows]),
+            "area": torch.from_numpy(columns.areas[rows].astype(np.float32)),
+            "iscrowd": torch.from_numpy(columns.iscrowd[rows]),
+            "image_id": self.image_id(index),
+        }
+
+    def published_annotations(self, index: int) -> list[dict[str, Any]]:
+        rows, columns = self._rows(index), self.annotations
+        rows = rows[np.isfinite(columns.boxes[rows]).all(axis=1) & (columns.boxes[rows, 2:] >= 0).all(axis=1)]
+        return [
+            {"bbox": box, "category_id": self.categories[label]["id"], "area": area, "iscrowd": crowd}
+            for box, label, area, crowd in zip(
+                columns.boxes[rows].tolist(),
+                columns.labels[rows].tolist(),
+                columns.areas[rows].tolist(),
+                columns.iscrowd[rows].tolist(),
+                strict=True,
+            )
+        ]
+
+    def check_images(self) -> None:
+        """Decode every image, in threads.
+
+        Raises:
+            DataError: names the first image that cannot be read and counts the others.
+        """
+        bad = self._bad_images()
+        if bad:
+            first = bad[min(bad)]
+            more = f" (and {len(bad) - 1} more of {len(self)} images)" if len(bad) > 1 else ""
+            raise DataError(first.source, first.reason + more)
+
+    def _rows(self, index: int) -> np.ndarray:
+        index = range(len(self.records))[index]  # negative indices, and IndexError past the end
+        return np.arange(self._offsets[index], self._offsets[index + 1])
+
+    def _require_files(self) -> None:
+        missing = [record.path for record in self.records if not record.path.is_file()]
+        if missing:
+            reason = f"no such image file; {self.name} lists it"
+            more = f" (and {len(missing) - 1} more of {len(self.records)} images are missing)" if missing[1:] else ""
+            raise DataError(missing[0], reason + more)
+
+    def _bad_images(self) -> Mapping[int, DataError]:
+        def failure(index: int) -> DataError | None:
+            try:
+                self.load_image(index)
+            except DataError as error:
+                return error
+            return None
+
+        with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow decodes without the interpreter lock
+            failures = pool.map(failure, range(len(self.records)))
+            return {index: error for index, error in enumerate(failures) if error is not None}
+
+    def _skip_bad_images(self) -> None:
+        bad = self._bad_images()
+        if not bad:
+            return
+        first = bad[min(bad)]
+        if len(bad) == len(self.records):
+            raise DataError(self.name, f"none of its {len(bad)} images can be read, the first: {first}")
+        message = (
+            f"{self.name}: skipped {len(bad)} of {len(self.records)} images that cannot be read, the first: {first}"
+        )
+        warnings.warn(message, DataWarning, stacklevel=4)
+        kept = np.array([index not in bad for index in range(len(self.records))])
+        columns = self.annotations.take(kept[self.annotations.record])
+        new_index = np.cumsum(kept) - 1
+        self.annotations = AnnotationColumns(
+            new_index[columns.record], columns.boxes, columns.labels, columns.areas, columns.iscrowd
+        )
+        self.records = [record for index, record in enumerate(self.records) if index not in bad]
+
+    def _clip_boxes(self) -> tuple[np.ndarray, np.ndarray, dict[str, int]]:
+        """float32 [N, 4] (x1, y1, x2, y2), bool [N], counts."""
+        sizes = np.array([(record.width, record.height) for record in self.records], dtype=np.float64)
+        limits = np.tile(sizes[self.annotations.record], 2)  # (w, h, w, h)
+        published = self.annotations.boxes
+        finite = np.isfinite(published).all(axis=1)
+        boxes = np.where(finite[:, None], published, 0.0)
+        positive = finite & (boxes[:, 2:] > 0).all(axis=1)
+        boxes[:, 2:] += boxes[:, :2]
+        clipped = boxes.clip(0.0, limits).astype(np.float32)
+        inside = (clipped[:, 2:] > clipped[:, :2]).all(axis=1)
+        usable = positive & inside
+        moved = usable & (np.abs(clipped - boxes) > 1.0).any(axis=1)
+        counts = {
+            "clipped": int(moved.sum()),
+            "degenerate": int((~positive).sum()),
+            "outside": int((positive & ~inside).sum()),
+        }
+        if any(counts.values()):
+            message = (
+                f"{self.name}: of {len(boxes)} boxes, {counts['clipped']} reach out of their image and were clipped, "
+                f"{counts['outside']} lie outside and {counts['degenerate']} have no area and were skipped"
+            )
+            warnings.warn(message, DataWarning, stacklevel=4)
+        return clipped, usable, counts

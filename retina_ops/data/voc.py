@@ -1,0 +1,143 @@
+"""Pascal VOC: ``Annotations/*.xml``, ``ImageSets/Main/<split>.txt``, ``JPEGImages``."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from .dataset import Category
+from .errors import DataError
+from .file_dataset import AnnotationColumns, FileDataset, ImageRecord, OnBadImage, stored_size
+from .images import IMAGE_SUFFIXES
+
+# fmt: off
+VOC_NAMES = [
+    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
+    "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+]
+# fmt: on
+
+
+class VocDetection(FileDataset):
+    """A split of a Pascal VOC folder; see `DetectionDataset` for what an item is.
+
+    Image ids are 1, 2, ... in the order of the split's list, and ``area`` is the box's. VOC counts pixels from 1 and
+    includes the last one: the box (xmin, ymin, xmax, ymax) becomes (xmin - 1, ymin - 1, xmax, ymax).
+
+    Args:
+        folder: the folder that holds ``Annotations``, ``ImageSets`` and ``JPEGImages`` (such as ``VOC2012``).
+        split: the name of a list in ``ImageSets/Main``.
+        categories: ``{"id", "name"}`` in label order, such as those of a trained model. None: VOC's twenty where the
+            folder names no others, else every name in the folder's annotations, sorted, with ids from 1.
+        difficult: what an object marked difficult becomes: ``"ignore"`` (iscrowd 1), ``"keep"`` or ``"drop"``.
+        one_based: False for tools that write VOC files counting from 0.
+        on_bad_image: ``"error"`` or ``"skip"``, see `FileDataset`.
+
+    Raises:
+        DataError: a missing folder, list, annotation or image, malformed XML, an unknown category, an empty split.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        split: str = "train",
+        *,
+        categories: Sequence[Category] | None = None,
+        difficult: Literal["ignore", "keep", "drop"] = "ignore",
+        one_based: bool = True,
+        on_bad_image: OnBadImage = "error",
+    ) -> None:
+        if difficult not in ("ignore", "keep", "drop"):
+            raise ValueError(f'difficult must be "ignore", "keep" or "drop", got {difficult!r}')
+        folder = Path(folder)
+        stems = read_split(folder, split)
+        chosen = voc_categories(folder) if categories is None else [dict(category) for category in categories]
+        labels = {category["name"]: label for label, category in enumerate(chosen)}
+        records, rows = [], []
+        for index, stem in enumerate(stems):
+            file = folder / "Annotations" / f"{stem}.xml"
+            tree = _parse(file)
+            records.append(_image_record(folder, file, tree, index + 1, stem, on_bad_image))
+            for element in tree.iter("object"):
+                hard = (element.findtext("difficult") or "0").strip() == "1"
+                if hard and difficult == "drop":
+                    continue
+                name = _object_name(file, element)
+                if name not in labels:
+                    raise DataError(file, f"unknown category {name!r}, expected one of {', '.join(labels)}")
+                box = _box(file, name, element, 1.0 if one_based else 0.0)
+                rows.append((index, box, labels[name], box[2] * box[3], int(hard and difficult == "ignore")))
+        name = f"{folder} ({split})"
+        super().__init__(name, records, AnnotationColumns.from_rows(rows), chosen, on_bad_image)
+        self.folder, self.split = folder, split
+
+
+def is_voc_folder(folder: str | Path) -> bool:
+    """Whether a folder has the Pascal VOC layout."""
+    return (Path(folder) / "Annotations").is_dir() and (Path(folder) / "ImageSets").is_dir()
+
+
+def read_split(folder: Path, split: str) -> list[str]:
+    """The names that ``ImageSets/Main/<split>.txt`` lists; raises DataError."""
+    file = folder / "ImageSets" / "Main" / f"{split}.txt"
+    if not file.is_file():
+        lists = sorted(entry.stem for entry in file.parent.glob("*.txt")) if file.parent.is_dir() else []
+        raise DataError(file, f"no such list; there are: {', '.join(lists[:20]) or 'none'}")
+    stems = [line.split()[0] for line in file.read_text(errors="replace").splitlines() if line.strip()]
+    if not stems:
+        raise DataError(file, "lists no images: the data set is empty")
+    return stems
+
+
+def voc_categories(folder: Path) -> list[Category]:
+    """Categories of every annotation in the folder, whatever its split, so that labels agree between splits."""
+    names: set[str] = set()
+    for file in sorted((folder / "Annotations").glob("*.xml")):
+        names.update(_object_name(file, element) for element in _parse(file).iter("object"))
+    ordered = VOC_NAMES if names <= set(VOC_NAMES) else sorted(names)
+    return [{"id": index + 1, "name": name} for index, name in enumerate(ordered)]
+
+
+def _parse(file: Path) -> ElementTree.Element:
+    try:
+        return ElementTree.parse(file).getroot()
+    except FileNotFoundError:
+        raise DataError(file, "no such annotation file") from None
+    except (ElementTree.ParseError, ValueError, LookupError) as error:
+        raise DataError(file, f"not valid XML: {error}") from None
+    except OSError as error:
+        raise DataError(file, f"cannot be read ({error.strerror})") from None
+
+
+def _image_record(
+    folder: Path, file: Path, tree: ElementTree.Element, image_id: int, stem: str, on_bad_image: OnBadImage
+) -> ImageRecord:
+    images = folder / "JPEGImages"
+    stated = (tree.findtext("filename") or "").strip()
+    candidates = [stem + suffix for suffix in IMAGE_SUFFIXES] + ([Path(stated).name] if stated else [])
+    name = next((name for name in candidates if (images / name).is_file()), f"{stem}.jpg")
+    try:
+        height, width = (int(float(tree.findtext(f"size/{side}") or 0)) for side in ("height", "width"))
+    except (ValueError, OverflowError):
+        raise DataError(file, "its size is not a number of pixels") from None
+    if height <= 0 or width <= 0:
+        height, width = stored_size(images / name, on_bad_image)
+    return ImageRecord(image_id, name, images / name, height, width)
+
+
+def _object_name(file: Path, element: ElementTree.Element) -> str:
+    name = (element.findtext("name") or "").strip()
+    if not name:
+        raise DataError(file, "an object has no name")
+    return name
+
+
+def _box(file: Path, name: str, element: ElementTree.Element, origin: float) -> tuple[float, float, float, float]:
+    """(x, y, w, h) from 0; the upper corner includes its pixel where counting starts at 1."""
+    try:
+        x1, y1, x2, y2 = (float(element.findtext(f"bndbox/{key}") or "") for key in ("xmin", "ymin", "xmax", "ymax"))
+    except ValueError:
+        raise DataError(file, f"the object {name!r} has no bndbox with xmin, ymin, xmax and ymax") from None
+    return x1 - origin, y1 - origin, x2 - x1 + origin, y2 - y1 + origin

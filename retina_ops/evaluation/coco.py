@@ -1,0 +1,182 @@
+"""COCO's average precision and recall for boxes, computed by faster-coco-eval.
+
+AP averages precision over 101 recall points, IoU thresholds 0.50 to 0.95 in steps of 0.05, and the classes that have
+ground truth. Small, medium and large split at areas of 32^2 and 96^2 pixels, by the published ``area``. Crowd regions
+take any number of detections without making them right or wrong. Where COCO's tools print -1 (no ground truth of that
+kind) the metrics hold None, which is ``null`` in JSON.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..data.errors import DataError, needs_extra
+from .detections import Json, load_detections, load_ground_truth
+
+with needs_extra("train"):
+    import numpy as np
+    from faster_coco_eval.core.coco import COCO
+    from faster_coco_eval.core.faster_eval_api import COCOeval_faster
+
+Metrics = dict[str, Any]
+_ALL, _SMALL, _MEDIUM, _LARGE = range(4)  # positions of the area ranges
+_IOU_50, _IOU_75 = 0, 5  # positions of the IoU thresholds
+
+
+@dataclass(frozen=True)
+class PrecisionRecall:
+    """A precision-recall curve at IoU 0.5: 101 points each, in ascending recall.
+
+    ``precision`` is the envelope (the best at this recall or beyond), 0 past the last recall reached; ``score`` is
+    the confidence at which a recall is reached.
+    """
+
+    recall: list[float]
+    precision: list[float]
+    score: list[float]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """``metrics`` as `evaluate_detections` returns them; ``precision_recall`` by class name, and ``"mean"`` of all."""
+
+    metrics: Metrics
+    precision_recall: dict[str, PrecisionRecall]
+
+
+def evaluate_detections(
+    ground_truth: str | Path | Json,
+    detections: str | Path | Sequence[Json],
+    *,
+    image_ids: Iterable[int] | None = None,
+) -> Metrics:
+    """COCO box metrics of detections.
+
+    Args:
+        ground_truth: COCO JSON file or dict.
+        detections: COCO JSON file or list: image_id, original category_id, bbox [x, y, w, h] in pixels, score.
+        image_ids: evaluate these images only.
+
+    Returns:
+        AP, AP50, AP75, APs, APm, APl, AR1, AR10, AR100, ARs, ARm, ARl: floats in 0..1, or None where there is no
+        ground truth of that kind; ``per_class``: name -> AP, AP50, AP75, APs, APm, APl, AR100, category_id,
+        ground_truths (without crowds), detections; ``images``, ``ground_truths``, ``detections``: counts.
+
+    Raises:
+        DataError: an input is missing or malformed, or names an unknown image or category.
+    """
+    return evaluate(ground_truth, detections, image_ids=image_ids).metrics
+
+
+def evaluate(
+    ground_truth: str | Path | Json,
+    detections: str | Path | Sequence[Json],
+    *,
+    image_ids: Iterable[int] | None = None,
+) -> Evaluation:
+    """`evaluate_detections` with the precision-recall curves of the same pass."""
+    truth = load_ground_truth(ground_truth)
+    found = load_detections(detections, truth)
+    if image_ids is not None:
+        truth, found = _restrict(truth, found, set(image_ids))
+    truth["categories"] = sorted(truth["categories"], key=lambda category: category["id"])
+    reference = COCO(truth)
+    run = COCOeval_faster(reference, reference.loadRes(found), iouType="bbox", print_function=_silent)
+    run.evaluate()
+    run.accumulate()
+    precision = np.asarray(run.eval["precision"])  # [IoU, recall, class, area, detections an image]
+    recall = np.asarray(run.eval["recall"])  # [IoU, class, area, detections an image]
+    scores = np.asarray(run.eval["scores"]).reshape(precision.shape)
+    metrics = _average_precision(precision[..., -1]) | _average_recall(recall)
+    names = _unique_names(truth["categories"])
+    objects = Counter(entry["category_id"] for entry in truth["annotations"] if not entry["iscrowd"])
+    detected = Counter(entry["category_id"] for entry in found)
+    metrics["per_class"] = {
+        name: _average_precision(precision[:, :, index, :, -1])
+        | {
+            "AR100": _mean(recall[:, index, _ALL, -1]),
+            "category_id": category["id"],
+            "ground_truths": objects[category["id"]],
+            "detections": detected[category["id"]],
+        }
+        for index, (name, category) in enumerate(zip(names, truth["categories"], strict=True))
+    }
+    metrics["images"] = len(truth["images"])
+    metrics["ground_truths"] = sum(objects.values())
+    metrics["detections"] = len(found)
+    curves = _curves(names, precision[_IOU_50, :, :, _ALL, -1], scores[_IOU_50, :, :, _ALL, -1])
+    return Evaluation(metrics, curves)
+
+
+def _average_precision(precision: np.ndarray) -> Metrics:
+    """From [IoU, recall, ..., area]."""
+    everything = precision[..., _ALL]
+    return {
+        "AP": _mean(everything),
+        "AP50": _mean(everything[_IOU_50]),
+        "AP75": _mean(everything[_IOU_75]),
+        "APs": _mean(precision[..., _SMALL]),
+        "APm": _mean(precision[..., _MEDIUM]),
+        "APl": _mean(precision[..., _LARGE]),
+    }
+
+
+def _average_recall(recall: np.ndarray) -> Metrics:
+    """From [IoU, class, area, detections an image]."""
+    return {
+        "AR1": _mean(recall[:, :, _ALL, 0]),
+        "AR10": _mean(recall[:, :, _ALL, 1]),
+        "AR100": _mean(recall[:, :, _ALL, 2]),
+        "ARs": _mean(recall[:, :, _SMALL, 2]),
+        "ARm": _mean(recall[:, :, _MEDIUM, 2]),
+        "ARl": _mean(recall[:, :, _LARGE, 2]),
+    }
+
+
+def _curves(names: list[str], precision: np.ndarray, scores: np.ndarray) -> dict[str, PrecisionRecall]:
+    """From [recall, class] arrays; classes without ground truth (-1) have no curve."""
+    recall = np.linspace(0.0, 1.0, len(precision))
+    known = np.any(precision > -1, axis=0)
+    curves = {
+        name: PrecisionRecall(recall.tolist(), precision[:, index].tolist(), scores[:, index].tolist())
+        for index, name in enumerate(names)
+        if known[index]
+    }
+    if known.any():
+        mean_precision, mean_score = precision[:, known].mean(axis=1), scores[:, known].mean(axis=1)
+        curves["mean"] = PrecisionRecall(recall.tolist(), mean_precision.tolist(), mean_score.tolist())
+    return curves
+
+
+def _restrict(truth: Json, found: list[Json], image_ids: set[int]) -> tuple[Json, list[Json]]:
+    unknown = image_ids - {entry["id"] for entry in truth["images"]}
+    if unknown or not image_ids:
+        reason = f"does not list image {min(unknown)}" if unknown else "no image was chosen"
+        raise DataError("ground truth", reason)
+    restricted = {
+        "images": [entry for entry in truth["images"] if entry["id"] in image_ids],
+        "annotations": [entry for entry in truth["annotations"] if entry["image_id"] in image_ids],
+        "categories": truth["categories"],
+    }
+    return restricted, [entry for entry in found if entry["image_id"] in image_ids]
+
+
+def _unique_names(categories: Sequence[Json]) -> list[str]:
+    names = [category["name"] for category in categories]
+    return [
+        name if names.count(name) == 1 and name != "mean" else f"{name} ({category['id']})"
+        for name, category in zip(names, categories, strict=True)
+    ]
+
+
+def _mean(values: np.ndarray) -> float | None:
+    known = values[values > -1]
+    return float(known.mean()) if known.size else None
+
+
+def _silent(*_: Any) -> None:
+    """faster-coco-eval reports its steps through this."""

@@ -1,0 +1,206 @@
+"""COCO metrics against published values and against pycocotools."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import SHARED_DATA, require
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from retina_ops.data import DataError, write_json
+from retina_ops.evaluation import evaluate, evaluate_detections, plot_precision_recall
+
+NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
+FIXTURES = SHARED_DATA / "evaluator_fixtures"
+
+
+@pytest.mark.parametrize("name", ["coco_val2014_100", "padilla_sampled"])
+def test_reproduces_published_values(name: str) -> None:
+    require(FIXTURES.is_dir(), "../shared/data/evaluator_fixtures")
+    expected = json.loads((FIXTURES / name / "expected.json").read_text())
+    metrics = evaluate_detections(FIXTURES / name / "gt.json", FIXTURES / name / "dt.json")
+    for key in NAMES:
+        assert metrics[key] == pytest.approx(expected["expected"][key], abs=1e-6), key
+        assert metrics[key] == pytest.approx(expected["pycocotools"][key], abs=1e-12), key
+
+
+def random_case(seed: int, images: int = 12, classes: int = 4) -> tuple[dict, list[dict]]:
+    """Ground truth of all sizes with crowds and mask areas; detections around it, doubles, ties and strays."""
+    rng = np.random.default_rng(seed)
+    truth: dict = {
+        "images": [{"id": 7 * i + 3, "width": 640, "height": 480} for i in range(images)],
+        "categories": [{"id": 5 * k + 2, "name": f"class {k}"} for k in range(classes + 1)],  # the last has no object
+        "annotations": [],
+    }
+    found = []
+    for image in truth["images"][:-1]:  # one image without objects
+        for _ in range(rng.integers(0, 12)):
+            side = np.exp(rng.uniform(np.log(8), np.log(300), 2))
+            corner = rng.uniform(0, 300, 2)
+            box = [*corner, *side]
+            category = 5 * int(rng.integers(classes)) + 2
+            truth["annotations"].append(
+                {
+                    "id": len(truth["annotations"]) + 1,
+                    "image_id": image["id"],
+                    "category_id": category,
+                    "bbox": [float(v) for v in box],
+                    "area": float(side.prod() * rng.uniform(0.4, 1.0)),
+                    "iscrowd": int(rng.random() < 0.15),
+                }
+            )
+            for _ in range(rng.integers(0, 4)):
+                moved = np.array(box) + rng.normal(0, 0.08, 4) * np.tile(side, 2)
+                moved[2:] = moved[2:].clip(1)
+                found.append(
+                    {
+                        "image_id": image["id"],
+                        "category_id": category if rng.random() < 0.85 else 2,
+                        "bbox": [float(v) for v in moved],
+                        "score": float(rng.integers(1, 12) / 12),  # with ties
+                    }
+                )
+    for _ in range(150):  # more than 100 on one image
+        image_id = int(rng.choice([truth["images"][0]["id"], truth["images"][-1]["id"]]))
+        box = [float(v) for v in rng.uniform(1, 200, 4)]
+        found.append({"image_id": image_id, "category_id": 2, "bbox": box, "score": float(rng.random())})
+    return truth, found
+
+
+def oracle(truth: dict, found: list[dict], category: int | None = None) -> list[float]:
+    with contextlib.redirect_stdout(io.StringIO()):
+        reference = COCO()
+        reference.dataset = copy.deepcopy(truth)
+        reference.dataset.setdefault("info", {})
+        reference.createIndex()
+        run = COCOeval(reference, reference.loadRes(copy.deepcopy(found)), "bbox")
+        if category is not None:
+            run.params.catIds = [category]
+        run.evaluate()
+        run.accumulate()
+        run.summarize()
+    return run.stats.tolist()
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_matches_pycocotools(seed: int) -> None:
+    truth, found = random_case(seed)
+    before = copy.deepcopy((truth, found))
+    metrics = evaluate_detections(truth, found)
+    assert (truth, found) == before  # the caller's objects are not changed
+    for key, value in zip(NAMES, oracle(truth, found), strict=True):
+        assert (metrics[key] if metrics[key] is not None else -1) == pytest.approx(value, abs=1e-12), key
+    for category in truth["categories"]:
+        row = metrics["per_class"][category["name"]]
+        expected = oracle(truth, found, category["id"])
+        for key, value in zip(NAMES[:6], expected[:6], strict=True):
+            assert (row[key] if row[key] is not None else -1) == pytest.approx(value, abs=1e-12), (category, key)
+        assert (row["AR100"] if row["AR100"] is not None else -1) == pytest.approx(expected[8], abs=1e-12)
+
+
+def test_some_images_only() -> None:
+    truth, found = random_case(11)
+    chosen = [entry["id"] for entry in truth["images"][:5]]
+    part = {
+        **truth,
+        "images": truth["images"][:5],
+        "annotations": [entry for entry in truth["annotations"] if entry["image_id"] in chosen],
+    }
+    expected = evaluate_detections(part, [entry for entry in found if entry["image_id"] in chosen])
+    assert evaluate_detections(truth, found, image_ids=chosen) == expected
+    assert expected["images"] == 5 and expected["AP"] != evaluate_detections(truth, found)["AP"]
+
+
+def test_annotation_id_zero_counts() -> None:
+    box = [10.0, 10.0, 50.0, 50.0]
+    truth = {
+        "images": [{"id": 0}],
+        "categories": [{"id": 0, "name": "zero"}],
+        "annotations": [{"id": 0, "image_id": 0, "category_id": 0, "bbox": box}],
+    }
+    metrics = evaluate_detections(truth, [{"image_id": 0, "category_id": 0, "bbox": box, "score": 0.5}])
+    assert metrics["AP"] == pytest.approx(1.0)  # pycocotools says 0 here: it takes the id 0 for "unmatched"
+
+
+def test_nothing_detected_and_nothing_there(tmp_path: Path) -> None:
+    truth, found = random_case(1)
+    metrics = evaluate_detections(truth, [])
+    assert metrics["AP"] == metrics["AR100"] == 0.0 and metrics["detections"] == 0
+    assert metrics["per_class"]["class 4"]["AP"] is None  # no ground truth of this class
+    truth["annotations"] = []
+    metrics = evaluate_detections(truth, found)
+    assert all(metrics[key] is None for key in NAMES) and metrics["ground_truths"] == 0
+    file = write_json(tmp_path / "metrics.json", metrics)
+    assert json.loads(file.read_text())["AP"] is None
+    assert evaluate(truth, found).precision_recall == {}
+
+
+def test_files(tmp_path: Path) -> None:
+    truth, found = random_case(2)
+    files = write_json(tmp_path / "gt.json", truth), write_json(tmp_path / "dt.json", found)
+    assert evaluate_detections(*files) == evaluate_detections(truth, found)
+
+
+def test_precision_recall_curves(tmp_path: Path) -> None:
+    truth, found = random_case(3)
+    evaluation = evaluate(truth, found)
+    assert set(evaluation.precision_recall) == {"class 0", "class 1", "class 2", "class 3", "mean"}
+    for name, curve in evaluation.precision_recall.items():
+        row = evaluation.metrics if name == "mean" else evaluation.metrics["per_class"][name]
+        assert np.mean(curve.precision) == pytest.approx(row["AP50"])
+        assert curve.recall[0] == 0 and curve.recall[-1] == 1 and len(curve.score) == 101
+        assert np.all(np.diff(curve.precision) <= 1e-12)
+    drawn = plot_precision_recall(evaluation.precision_recall, tmp_path / "plots" / "pr.png")
+    empty = plot_precision_recall({}, tmp_path / "empty.png")
+    assert drawn.read_bytes().startswith(b"\x89PNG") and drawn.stat().st_size > empty.stat().st_size
+
+
+def test_equal_class_names_are_told_apart() -> None:
+    truth, found = random_case(4)
+    truth["categories"][1]["name"] = truth["categories"][0]["name"]
+    names = list(evaluate_detections(truth, found)["per_class"])
+    assert names[:2] == ["class 0 (2)", "class 0 (7)"]
+
+
+GOOD = {"image_id": 3, "category_id": 2, "bbox": [1, 2, 3, 4], "score": 0.5}
+BAD_DETECTIONS = {
+    "not a list": ({"a": 1}, "expected a list, got dict"),
+    "unknown image": ([GOOD, {**GOOD, "image_id": 99}], "detection 2 is of image 99"),
+    "unknown category": ([{**GOOD, "category_id": 1}], "detection 1 has the unknown category id 1"),
+    "no score": ([{k: v for k, v in GOOD.items() if k != "score"}], "must have a finite score, got None"),
+    "NaN score": ([{**GOOD, "score": float("nan")}], "must have a finite score, got nan"),
+    "short box": ([{**GOOD, "bbox": [1, 2, 3]}], r"must have a bbox \[x, y, width, height\]"),
+    "infinite box": ([{**GOOD, "bbox": [1, 2, 3, float("inf")]}], "is not finite numbers"),
+    "a number": ([3], "must have an integer image_id"),
+}
+
+
+@pytest.mark.parametrize("content, reason", BAD_DETECTIONS.values(), ids=BAD_DETECTIONS)
+def test_rejects_bad_detections(tmp_path: Path, content, reason: str) -> None:
+    truth, _ = random_case(5)
+    file = tmp_path / "dt.json"
+    file.write_text(json.dumps(content))
+    with pytest.raises(DataError, match=rf"dt\.json: .*{reason}") as caught:
+        evaluate_detections(truth, file)
+    assert "\n" not in str(caught.value)
+
+
+def test_rejects_bad_ground_truth(tmp_path: Path) -> None:
+    truth, found = random_case(5)
+    with pytest.raises(DataError, match=r"gone\.json: no such file"):
+        evaluate_detections(tmp_path / "gone.json", found)
+    with pytest.raises(DataError, match='it has no list "annotations"'):
+        evaluate_detections({"images": [], "categories": []}, [])
+    with pytest.raises(DataError, match="lists no images"):
+        evaluate_detections({**truth, "images": []}, found)
+    with pytest.raises(DataError, match="annotation 1 is of image 123456"):
+        evaluate_detections({**truth, "annotations": [{**truth["annotations"][0], "image_id": 123456}]}, found)
+    with pytest.raises(DataError, match="does not list image -5"):
+        evaluate_detections(truth, found, image_ids=[-5])
