@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin
 CPP := $(shell git ls-files 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.cu' 'csrc/*.cuh')
+CPP_TESTS := $(shell git ls-files 'tests/*.h' 'tests/*.cpp' 'tests/*.cuh')
 
 .PHONY: install test bench lint format cuda-check clean
 
@@ -24,13 +25,13 @@ bench: install
 lint: install
 	$(RUN)/ruff check .
 	$(RUN)/ruff format --check .
-	$(RUN)/clang-format --dry-run --Werror $(CPP)
+	$(RUN)/clang-format --dry-run --Werror $(CPP) $(CPP_TESTS)
 	$(RUN)/mypy
 
 format: install
 	$(RUN)/ruff check --fix .
 	$(RUN)/ruff format .
-	$(RUN)/clang-format -i $(CPP)
+	$(RUN)/clang-format -i $(CPP) $(CPP_TESTS)
 
 # Compiles every CUDA source without a GPU: warnings are errors.
 cuda-check: install

@@ -1,0 +1,31 @@
+"""The cores without torch: built by CMake, tested in C++, as they are and under sanitizers."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import require
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.mark.parametrize("sanitize", ["OFF", "ON"])
+def test_ctest(tmp_path: Path, sanitize: str) -> None:
+    folder = Path(sys.executable).parent
+    cmake = shutil.which("cmake", path=str(folder)) or shutil.which("cmake")
+    require(cmake is not None, "cmake")
+    build = str(tmp_path)
+    for command in (
+        [cmake, "-S", str(ROOT), "-B", build, f"-DRETINA_OPS_SANITIZE={sanitize}"],
+        [cmake, "--build", build, "--parallel", "2"],
+        [str(Path(cmake).with_name("ctest")), "--test-dir", build, "--output-on-failure"],
+    ):
+        run = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert run.returncode == 0, run.stdout[-4000:] + run.stderr[-4000:]
+    assert "100% tests passed" in run.stdout and len(list((ROOT / "tests/cpp").glob("test_*.cpp"))) == int(
+        run.stdout.split("tests failed out of ")[1].split()[0]
+    )
