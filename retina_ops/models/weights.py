@@ -1,0 +1,144 @@
+"""Models as files: ``model.safetensors`` and, beside it, ``config.json`` that says how to build them again."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..data.errors import DataError, needs_extra
+from ..data.json_file import read_json, write_json
+from .config import ModelConfig, build_model
+from .retinanet import RetinaNet
+
+with needs_extra("models"):
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file, save_file
+    from torch import Tensor
+
+WEIGHTS, CONFIG = "model.safetensors", "config.json"
+
+
+def save_model(model: RetinaNet, directory: str | Path, extra: dict[str, Any] | None = None) -> Path:
+    """Writes a model that `build_model` made; each file whole or not at all.
+
+    Args:
+        model: with its ``config`` and ``categories``.
+        directory: created where it is missing.
+        extra: further plain values for ``config.json``, such as metrics.
+
+    Returns:
+        The path of the weights.
+    """
+    if model.config is None:
+        raise ValueError("only a model that build_model made can be saved: its config says how to build it again")
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    temporary = directory / f"{WEIGHTS}.{os.getpid()}.tmp"
+    save_file(tensors, temporary, metadata={"format": "pt"})
+    os.replace(temporary, directory / WEIGHTS)
+    described = {"model": model.config.to_dict(), "categories": model.categories, **(extra or {})}
+    write_json(directory / CONFIG, described, indent=2)
+    return directory / WEIGHTS
+
+
+def load_model(path: str | Path, device: str | torch.device = "cpu") -> RetinaNet:
+    """A model that `save_model` wrote, in evaluation mode.
+
+    Args:
+        path: the weights, or their folder.
+        device: where to put it.
+
+    Raises:
+        DataError: a missing or damaged file, or weights that do not fit the configuration.
+    """
+    weights = _weights_path(path)
+    values = read_json(weights.with_name(CONFIG))
+    try:
+        model = build_model(ModelConfig.from_dict(values["model"]), values["categories"], pretrained=False)
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(weights.with_name(CONFIG), f"does not describe a model ({error})") from None
+    tensors = _read_tensors(weights)
+    problem = _misfit(model.state_dict(), tensors)
+    if problem:
+        raise DataError(weights, f"weights of another architecture than {CONFIG} says: {problem}")
+    model.load_state_dict(tensors)
+    return model.to(device).eval()
+
+
+@dataclass
+class TransferReport:
+    """What `transfer_weights` did: tensors taken over, those kept as initialised, and why."""
+
+    loaded: list[str]
+    renewed: list[str]
+
+    def __str__(self) -> str:
+        renewed = ", ".join(self.renewed) if self.renewed else "nothing"
+        return f"took over {len(self.loaded)} tensors (backbone, FPN, subnets); renewed: {renewed}"
+
+
+def transfer_weights(model: RetinaNet, path: str | Path) -> TransferReport:
+    """Starts a model from another's weights: all but the classifier's last layer where the classes differ.
+
+    Args:
+        model: takes the weights, in place.
+        path: weights that `save_model` wrote, their folder, or a torchvision ``.pth`` state dict.
+
+    Raises:
+        DataError: a missing or damaged file, or weights of another architecture.
+    """
+    path = Path(path)
+    source = path if path.suffix in (".pth", ".pt") else _weights_path(path)
+    tensors = _read_tensors(source)
+    own = model.state_dict()
+    renewable = {name for name in own if ".cls_logits." in name}
+    same_classes = all(name in tensors and tensors[name].shape == own[name].shape for name in renewable)
+    config = source.with_name(CONFIG)
+    if same_classes and config.is_file():
+        same_classes = read_json(config).get("categories") == model.categories
+    renewed = set() if same_classes else renewable
+    taken = {name: tensor for name, tensor in tensors.items() if name not in renewed}
+    problem = _misfit({name: tensor for name, tensor in own.items() if name not in renewed}, taken)
+    if problem:
+        raise DataError(source, f"weights of another architecture than the model: {problem}")
+    model.load_state_dict(taken, strict=False)
+    return TransferReport(sorted(set(own) - renewed), sorted(renewed))
+
+
+def _weights_path(path: str | Path) -> Path:
+    path = Path(path)
+    weights = path / WEIGHTS if path.is_dir() else path
+    if not weights.is_file():
+        raise DataError(weights, "no such file: expected the weights or their folder")
+    return weights
+
+
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        if path.suffix in (".pth", ".pt"):
+            loaded = torch.load(path, map_location="cpu", weights_only=True)
+            tensors: dict[str, Tensor] = {k: v for k, v in loaded.items() if isinstance(v, Tensor)}
+            return tensors
+        return load_file(path)
+    except FileNotFoundError:
+        raise DataError(path, "no such file") from None
+    except (SafetensorError, json.JSONDecodeError, RuntimeError, EOFError, OSError, AttributeError) as error:
+        raise DataError(path, f"not weights that can be read ({type(error).__name__}: {error})") from None
+    except Exception as error:  # torch.load raises pickle's own errors for whatever else the bytes may be
+        raise DataError(path, f"not weights that can be read ({type(error).__name__})") from None
+
+
+def _misfit(wanted: dict[str, Tensor], found: dict[str, Tensor]) -> str | None:
+    """The first way in which tensors do not fit, in one line; None where they do."""
+    for name, tensor in wanted.items():
+        if name not in found:
+            return f"{name} is missing ({len(set(wanted) - set(found))} tensors are)"
+        if found[name].shape != tensor.shape:
+            return f"{name} is {list(found[name].shape)}, wanted {list(tensor.shape)}"
+    surplus = sorted(set(found) - set(wanted))
+    return f"{surplus[0]} is not part of the model ({len(surplus)} tensors are not)" if surplus else None

@@ -1,0 +1,233 @@
+"""RetinaNet against torchvision's: same weights and images, same losses and detections."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+import torchvision
+from boxes import random_boxes
+from torch import Tensor, nn
+from torchvision.models.detection import retinanet as torchvision_retinanet
+
+from retina_ops import reference
+from retina_ops.models import LossOptions, RetinaNet, retinanet_resnet18_fpn, retinanet_resnet50_fpn
+from retina_ops.models import retinanet_resnet50_fpn_v2 as ours_v2
+
+SIZES = {"min_size": 128, "max_size": 160}
+
+
+def excite(model: nn.Module) -> None:
+    """Spreads the classifier's scores, so that random weights detect."""
+    torch.manual_seed(5)
+    classifier = model.head.classification_head.cls_logits
+    nn.init.normal_(classifier.weight, std=0.1)
+    nn.init.normal_(classifier.bias, mean=-3, std=1)
+    nn.init.normal_(model.head.regression_head.bbox_reg.weight, std=0.05)
+
+
+def torchvision_resnet18() -> nn.Module:
+    backbone = torchvision.models.detection.backbone_utils.resnet_fpn_backbone(
+        backbone_name="resnet18",
+        weights=None,
+        norm_layer=nn.BatchNorm2d,
+        trainable_layers=5,
+        returned_layers=[2, 3, 4],
+        extra_blocks=torchvision.ops.feature_pyramid_network.LastLevelP6P7(256, 256),
+    )
+    return torchvision_retinanet.RetinaNet(backbone, 7, score_thresh=0.2, **SIZES)
+
+
+def pair(name: str) -> tuple[RetinaNet, nn.Module]:
+    """A model of each, with the same weights; theirs are loaded into ours."""
+    torch.manual_seed(3)
+    if name == "resnet18":
+        theirs, ours = torchvision_resnet18(), retinanet_resnet18_fpn(num_classes=7, score_thresh=0.2, **SIZES)
+    elif name == "v1":
+        theirs = torchvision_retinanet.retinanet_resnet50_fpn(
+            weights=None, weights_backbone=None, num_classes=7, score_thresh=0.2, **SIZES
+        )
+        ours = retinanet_resnet50_fpn(num_classes=7, score_thresh=0.2, **SIZES)
+    else:
+        theirs = torchvision_retinanet.retinanet_resnet50_fpn_v2(
+            weights=None, weights_backbone=None, num_classes=7, score_thresh=0.2, **SIZES
+        )
+        ours = ours_v2(num_classes=7, score_thresh=0.2, **SIZES)
+    excite(theirs)
+    ours.load_state_dict(theirs.state_dict())
+    return ours, theirs
+
+
+def images_and_targets(device: str = "cpu") -> tuple[list[Tensor], list[dict[str, Tensor]]]:
+    """Three sizes, one image without boxes."""
+    images = [torch.rand(3, h, w, device=device) for h, w in ((120, 150), (128, 128), (200, 170))]
+    targets = []
+    for image, count in zip(images, (4, 0, 9), strict=True):
+        height, width = image.shape[-2:]
+        boxes = random_boxes(count, device, low=20, high=100, width=width, height=height)
+        targets.append({"boxes": boxes, "labels": torch.randint(0, 7, (count,), device=device)})
+    return images, targets
+
+
+@pytest.mark.parametrize("name", ["resnet18", "v1", "v2"])
+def test_detections_equal_torchvision(device: str, name: str) -> None:
+    ours, theirs = (model.eval().to(device) for model in pair(name))
+    images, _ = images_and_targets(device)
+    with torch.no_grad():
+        got, expected = ours(images), theirs(images)
+    for mine, wanted in zip(got, expected, strict=True):
+        assert len(wanted["boxes"]) >= 50
+        assert torch.equal(mine["labels"], wanted["labels"])
+        torch.testing.assert_close(mine["boxes"], wanted["boxes"], rtol=0, atol=1e-3)
+        torch.testing.assert_close(mine["scores"], wanted["scores"], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "v1", "v2"])
+def test_losses_and_gradients_equal_torchvision(device: str, name: str) -> None:
+    ours, theirs = (model.train().to(device) for model in pair(name))
+    images, targets = images_and_targets(device)
+    losses = []
+    for model in (ours, theirs):
+        torch.manual_seed(0)
+        found = model(images, copy.deepcopy(targets))
+        sum(found.values()).backward()
+        losses.append(found)
+    assert set(losses[0]) == set(losses[1]) == {"classification", "bbox_regression"}
+    for key in losses[0]:
+        torch.testing.assert_close(losses[0][key], losses[1][key], rtol=1e-5, atol=0)
+    for (key, mine), (_, wanted) in zip(ours.named_parameters(), theirs.named_parameters(), strict=True):
+        scale = wanted.grad.abs().max()
+        assert scale == 0 or (mine.grad - wanted.grad).abs().max() / scale < 2e-3, key
+
+
+@pytest.mark.parametrize("box_loss", ["smooth_l1", "giou", "diou", "ciou"])
+def test_box_losses_equal_torchvision(device: str, box_loss: str) -> None:
+    ours, theirs = (model.train().to(device) for model in pair("resnet18"))
+    theirs.head.regression_head._loss_type = box_loss
+    ours.loss_options = LossOptions(box_loss=box_loss)
+    images, targets = images_and_targets(device)
+    got, expected = ours(images, targets), theirs(images, copy.deepcopy(targets))
+    torch.testing.assert_close(got["bbox_regression"], expected["bbox_regression"], rtol=1e-5, atol=0)
+
+
+def test_state_dicts_are_the_same_both_ways() -> None:
+    ours, theirs = pair("resnet18")
+    theirs.load_state_dict(ours.state_dict())
+    old = {}  # the names of torchvision's published first weights
+    for key, value in ours.state_dict().items():
+        parts = key.split(".")
+        if len(parts) > 3 and parts[2] == "conv" and parts[0] == "head":
+            key = ".".join([*parts[:3], str(2 * int(parts[3])), parts[-1]])
+        old[key] = value
+    assert set(old) != set(ours.state_dict())
+    ours.load_state_dict(old)
+
+
+def test_batch_normalization(device: str) -> None:
+    """All foreground anchors of the batch share one divisor; the definition is written out."""
+    ours, _ = pair("resnet18")
+    ours = ours.train().to(device)
+    ours.loss_options = LossOptions(normalization="batch", box_weight=2.0, alpha=0.4, gamma=1.5)
+    images, targets = images_and_targets(device)
+    batch, scaled = ours.transform(images, copy.deepcopy(targets))
+    features = list(ours.backbone(batch.tensors).values())
+    outputs = ours.head(features)
+    anchors = ours._anchor_cache.get(ours.anchor_generator, tuple(batch.tensors.shape[-2:]), features)
+    logits, deltas = (torch.cat(outputs[key], dim=1) for key in ("cls_logits", "bbox_regression"))
+    classification = boxes = positives = 0
+    for i, target in enumerate(scaled):
+        matches = reference.match_anchors(anchors, target["boxes"])
+        labels = torch.where(matches == -1, 7, -1)
+        foreground = matches >= 0
+        labels[foreground] = target["labels"][matches[foreground]]
+        classification += reference.sigmoid_focal_loss(logits[i], labels, 0.4, 1.5, "sum")
+        wanted = reference.encode_boxes(target["boxes"][matches[foreground]], anchors[foreground])
+        boxes += (deltas[i][foreground] - wanted).abs().sum()
+        positives += int(foreground.sum())
+    assert positives > 20
+    got = ours(images, targets)
+    torch.testing.assert_close(got["classification"], classification / positives, rtol=1e-4, atol=0)
+    torch.testing.assert_close(got["bbox_regression"], 2 * boxes / positives, rtol=1e-4, atol=0)
+
+
+def test_crowd_boxes_are_regions_to_ignore(device: str) -> None:
+    """A crowd box is no ground truth: the background under it costs nothing."""
+    ours, _ = pair("resnet18")
+    ours = ours.train().to(device)
+    image = torch.rand(3, 128, 128, device=device)
+    box = torch.tensor([[30.0, 30, 60, 60]], device=device)
+    region = torch.tensor([[0.0, 0, 128, 128]], device=device)
+    label = torch.tensor([2], device=device)
+    plain = ours([image], [{"boxes": box, "labels": label, "iscrowd": torch.zeros(1, device=device)}])
+    crowd = ours(
+        [image],
+        [
+            {
+                "boxes": torch.cat([box, region]),
+                "labels": torch.cat([label, label]),
+                "iscrowd": torch.tensor([0, 1], device=device),
+            }
+        ],
+    )
+    torch.testing.assert_close(plain["bbox_regression"], crowd["bbox_regression"])
+    assert crowd["classification"] < 0.5 * plain["classification"]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16])
+def test_trains_in_mixed_precision_and_channels_last(device: str, dtype: torch.dtype) -> None:
+    torch.manual_seed(1)
+    model = retinanet_resnet18_fpn(num_classes=7, norm="group", **SIZES).to(device)
+    images, targets = images_and_targets(device)
+    plain = model(images, copy.deepcopy(targets))
+    model = model.to(memory_format=torch.channels_last)
+    with torch.autocast(device, dtype):
+        mixed = model(images, targets)
+    assert mixed["classification"].dtype == torch.float32
+    for key in plain:
+        torch.testing.assert_close(mixed[key], plain[key], rtol=0.05, atol=0)
+    sum(mixed.values()).backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+    with torch.no_grad(), torch.autocast(device, dtype):
+        found = model.eval()(images)
+    assert all(d["boxes"].dtype == torch.float32 for d in found)
+
+
+def test_uint8_images_equal_floats(device: str) -> None:
+    model = retinanet_resnet18_fpn(num_classes=7, **SIZES).eval().to(device)
+    excite(model)
+    image = torch.randint(0, 256, (3, 128, 140), dtype=torch.uint8, device=device)
+    with torch.no_grad():
+        a, b = model([image])[0], model([image.float() / 255])[0]
+    assert len(a["boxes"]) > 0 and torch.equal(a["boxes"], b["boxes"])
+
+
+def test_anchor_cache_is_bounded_and_right(device: str) -> None:
+    model = retinanet_resnet18_fpn(num_classes=7, min_size=64, max_size=2000).eval().to(device)
+    model._anchor_cache.capacity = 3
+    with torch.no_grad():
+        for width in (64, 96, 128, 160, 192, 64):
+            model([torch.rand(3, 64, width, device=device)])
+    assert len(model._anchor_cache) == 3
+    features = [torch.zeros(1, 1, 8, 8, device=device)] * 5
+    first = model._anchor_cache.get(model.anchor_generator, (64, 64), features)
+    assert model._anchor_cache.get(model.anchor_generator, (64, 64), features) is first
+    assert len(copy.deepcopy(model)._anchor_cache) == 0
+
+
+def test_rejects_bad_targets() -> None:
+    model = retinanet_resnet18_fpn(num_classes=7, **SIZES).train()
+    image = torch.rand(3, 128, 128)
+    with pytest.raises(ValueError, match="targets must be given in training mode"):
+        model([image])
+    with pytest.raises(ValueError, match="one target an image: got 0 for 1 images"):
+        model([image], [])
+    bad = {"boxes": torch.tensor([[5.0, 5, 5, 9]]), "labels": torch.tensor([0])}
+    with pytest.raises(ValueError, match=r"positive width and height; target 0 has \[5\.0, 5\.0, 5\.0, 9\.0\]"):
+        model([image], [bad])
+    with pytest.raises(ValueError, match=r"boxes of target 0 must be \[n, 4\], got \[4\]"):
+        model([image], [{"boxes": torch.rand(4), "labels": torch.tensor([0])}])
+    with pytest.raises(ValueError, match="target 0 has 1 boxes and 2 labels"):
+        model([image], [{"boxes": torch.tensor([[1.0, 1, 5, 9]]), "labels": torch.tensor([0, 1])}])
+    with pytest.raises(ValueError, match="box_loss must be one of l1, smooth_l1, giou, diou, ciou, got 'l3'"):
+        LossOptions(box_loss="l3")
