@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 from conftest import require
@@ -19,13 +20,21 @@ def test_ctest(tmp_path: Path, sanitize: str) -> None:
     cmake = shutil.which("cmake", path=str(folder)) or shutil.which("cmake")
     require(cmake is not None, "cmake")
     build = str(tmp_path)
+    report = tmp_path / "report.xml"
     for command in (
         [cmake, "-S", str(ROOT), "-B", build, f"-DRETINA_OPS_SANITIZE={sanitize}"],
         [cmake, "--build", build, "--parallel", "2"],
-        [str(Path(cmake).with_name("ctest")), "--test-dir", build, "--output-on-failure"],
+        [
+            str(Path(cmake).with_name("ctest")),
+            "--test-dir",
+            build,
+            "--output-on-failure",
+            "--output-junit",
+            str(report),
+        ],
     ):
         run = subprocess.run(command, capture_output=True, text=True, check=False)
         assert run.returncode == 0, run.stdout[-4000:] + run.stderr[-4000:]
-    assert "100% tests passed" in run.stdout and len(list((ROOT / "tests/cpp").glob("test_*.cpp"))) == int(
-        run.stdout.split("tests failed out of ")[1].split()[0]
-    )
+    suite = ElementTree.parse(report).getroot()
+    assert int(suite.attrib["tests"]) == len(list((ROOT / "tests/cpp").glob("test_*.cpp")))
+    assert suite.attrib["failures"] == "0"

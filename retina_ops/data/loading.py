@@ -62,21 +62,21 @@ class AspectRatioBatchSampler(Sampler[list[int]]):
             raise ValueError("the data set is empty: there is nothing to sample")
         self.batch_size, self.shuffle, self.seed = batch_size, shuffle, seed
         self.rank, self.world_size, self.drop_last = rank, world_size, drop_last
-        self.epoch = 0
+        self.epoch = self.first_batch = 0
         ratio = torch.tensor([math.log2(width / height) for height, width in sizes], dtype=torch.float64)
         self._ratio = ratio
         self._group = torch.bucketize(ratio, torch.tensor(list(groups), dtype=torch.float64))
 
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch, which decides the order."""
-        self.epoch = epoch
+    def set_epoch(self, epoch: int, first_batch: int = 0) -> None:
+        """Choose the epoch, which decides the order, and the batch to begin with, for a run that is resumed."""
+        self.epoch, self.first_batch = epoch, first_batch
 
     def __len__(self) -> int:
         together = self.batch_size * self.world_size
         return len(self._group) // together if self.drop_last else -(-len(self._group) // together)
 
     def __iter__(self) -> Iterator[list[int]]:
-        for batch in self._batches():
+        for batch in self._batches()[self.first_batch :]:
             yield batch[self.rank :: self.world_size]
 
     def _batches(self) -> list[list[int]]:

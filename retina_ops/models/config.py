@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any
 
+from ..settings import from_plain, to_plain
 from . import builders
 from .anchors import default_anchor_generator
 from .head import group_norm
@@ -64,22 +65,12 @@ class ModelConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        return asdict(self)
+        return to_plain(self)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> ModelConfig:
-        """The inverse of `to_dict`; raises ValueError for a key that is unknown."""
-        known = {item.name for item in fields(cls)}
-        unknown = sorted(set(values) - known)
-        if unknown:
-            raise ValueError(f"unknown model setting {unknown[0]!r}; known are {', '.join(sorted(known))}")
-        plain = dict(values)
-        if "loss" in plain:
-            plain["loss"] = LossOptions(**plain["loss"])
-        for name in ("base_sizes", "aspect_ratios"):
-            if name in plain:
-                plain[name] = tuple(plain[name])
-        return cls(**plain)
+        """The inverse of `to_dict`; raises ValueError for a setting that is unknown or of another type."""
+        return from_plain(cls, values)
 
 
 def build_model(config: ModelConfig, categories: list[dict[str, Any]], *, pretrained: bool = True) -> RetinaNet:

@@ -1,0 +1,90 @@
+"""One process or several (`torchrun`): which device a process uses, and the few things that processes agree on."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from ..data.errors import needs_extra
+
+with needs_extra("train"):
+    import torch
+    import torch.distributed as dist
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among all.
+
+    Attributes:
+        rank: 0 is the one that writes files and messages.
+        size: number of processes.
+        device: the one of this process.
+    """
+
+    rank: int
+    size: int
+    device: torch.device
+
+    @property
+    def is_main(self) -> bool:
+        return self.rank == 0
+
+    def share(self, value: float) -> float:
+        """The value that rank 0 has, on every rank."""
+        if self.size == 1:
+            return value
+        shared = torch.tensor(value, dtype=torch.float64, device=self.device)
+        dist.broadcast(shared, 0)
+        return float(shared)
+
+    def barrier(self) -> None:
+        """Waits until every process is here."""
+        if self.size > 1:
+            dist.barrier()
+
+
+@contextmanager
+def joined_world(device: str) -> Iterator[World]:
+    """Joins the processes that `torchrun` started; alone where it did not.
+
+    Args:
+        device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:1"``. Under `torchrun` each process takes the GPU of its
+            local rank.
+
+    Raises:
+        ValueError: a device that is not there.
+    """
+    size, rank, local = (int(os.environ.get(name, default)) for name, default in _ENVIRONMENT.items())
+    chosen = resolve_device(device)
+    if size == 1:
+        yield World(0, 1, chosen)
+        return
+    if chosen.type == "cuda":
+        if local >= torch.cuda.device_count():
+            raise ValueError(f"{size} processes need as many GPUs; this one is number {local}")
+        chosen = torch.device("cuda", local)
+        torch.cuda.set_device(chosen)
+    dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+    try:
+        yield World(rank, size, chosen)
+    finally:
+        dist.destroy_process_group()
+
+
+_ENVIRONMENT = {"WORLD_SIZE": "1", "RANK": "0", "LOCAL_RANK": "0"}
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device of a name; raises ValueError where this machine does not have it."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ValueError(f"device must be auto, cpu, cuda or cuda:N, got {name!r}") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"device {name!r} is not there: torch {torch.__version__} sees {torch.cuda.device_count()}")
+    return device

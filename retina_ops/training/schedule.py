@@ -1,0 +1,23 @@
+"""The learning rate as a function of progress, so that a run limited by time ends where one limited by epochs does."""
+
+from __future__ import annotations
+
+import math
+
+from .config import ScheduleConfig
+
+
+def lr_factor(config: ScheduleConfig, step: int, progress: float) -> float:
+    """What the learning rate is multiplied by.
+
+    Args:
+        config: see `ScheduleConfig`.
+        step: updates done.
+        progress: share of the run that is done, 0 to 1.
+    """
+    warmup = min(1.0, (step + 1) / (config.warmup_steps + 1))
+    progress = min(max(progress, 0.0), 1.0)
+    if config.name == "cosine":
+        return warmup * (config.final_factor + (1 - config.final_factor) * 0.5 * (1 + math.cos(math.pi * progress)))
+    passed = sum(progress >= milestone for milestone in config.milestones)
+    return float(warmup * config.step_factor**passed)
