@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from retina_ops._version import __version__
+
 _PACKAGE = Path(__file__).parent
 
 # Every operator of csrc/library.cpp, for the message that stands in for a missing CUDA library.
@@ -46,6 +48,7 @@ def build_info() -> dict[str, Any]:
         ``torch_running``, ``cuda_loaded`` and ``cuda_problem`` (why it is not loaded, or null).
     """
     return {
+        "version": __version__,
         **_built(),
         "torch_running": torch.__version__,
         "cuda_loaded": _cuda_problem is None,

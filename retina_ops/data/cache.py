@@ -17,8 +17,8 @@ with needs_extra("train"):
 class CachedDataset(DetectionDataset):
     """Another data set with its images in memory, as uint8 at the scale that a model trains on.
 
-    Training from it saves the decoding and the resizing of each epoch. Memory: 3 bytes a pixel. The images are loaded
-    on construction, into shared memory, so that loader processes do not copy them.
+    Training from it saves the decoding and the resizing of each epoch. Memory: 3 bytes a pixel, which loader processes
+    share where they are forked.
 
     Args:
         dataset: is read once, in order.
@@ -43,7 +43,7 @@ class CachedDataset(DetectionDataset):
             image, target = dataset[index]
             if min_size:
                 image, target = _scaled(image, target, min_size, max_size)
-            self._images.append(image.share_memory_())
+            self._images.append(image)
             self._targets.append(target)
             if progress is not None:
                 progress(index + 1, len(dataset))

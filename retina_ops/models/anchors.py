@@ -73,3 +73,28 @@ class AnchorCache:
             while len(self._anchors) > self.capacity:
                 self._anchors.popitem(last=False)
         return anchors
+
+
+def anchors_of_image(
+    generator: AnchorGenerator, image_size: tuple[int, int], min_size: int, max_size: int, *, divisor: int = 32
+) -> Tensor:
+    """The anchors that a model sees on an image, in pixels of that image, without building the model.
+
+    Args:
+        generator: of the levels P3 to P7.
+        image_size: (height, width) as stored.
+        min_size, max_size: the model scales the shorter side to the first, unless the longer would exceed the second.
+        divisor: the model pads both sides to a multiple of it.
+
+    Returns:
+        ``[A, 4]`` (x1, y1, x2, y2), float32.
+    """
+    height, width = image_size
+    scale = min(min_size / min(height, width), max_size / max(height, width))
+    resized = (max(1, int(height * scale)), max(1, int(width * scale)))
+    padded = tuple(-(-side // divisor) * divisor for side in resized)
+    strides = [8 * 2**level for level in range(len(generator.sizes))]
+    maps = [torch.empty(1, 1, *(-(-side // stride) for side in padded)) for stride in strides]
+    anchors = AnchorCache(1).get(generator, (padded[0], padded[1]), maps)
+    back = torch.tensor([width / resized[1], height / resized[0]] * 2)
+    return anchors * back

@@ -32,7 +32,8 @@ class LossOptions:
     Attributes:
         fg_iou: IoU from which an anchor is foreground.
         bg_iou: IoU under which it is background; between the two it is ignored.
-        alpha, gamma: of the focal loss.
+        alpha: weight of a positive in the focal loss; a negative has 1 - alpha.
+        gamma: exponent of the focal loss: how much easy anchors are weighted down.
         box_loss: one of ``BOX_LOSSES``.
         smooth_l1_beta: where ``smooth_l1`` turns from square to linear, in units of the deltas.
         box_weight: factor of the box loss.

@@ -142,7 +142,7 @@ class TrainConfig:
         for name, value, low, high in limits:
             if not low <= value <= high:
                 raise ValueError(f"{name} must be in [{low:g}, {high:g}], got {value}")
-        if not self.data.train:
-            raise ValueError("data.train is empty: say what to train on, such as --data.train annotations/train.json")
         if list(self.schedule.milestones) != sorted(self.schedule.milestones):
             raise ValueError(f"schedule.milestones must ascend, got {self.schedule.milestones}")
+        if not self.data.train:
+            raise ValueError("data.train is empty: say what to train on, such as --data.train annotations/train.json")

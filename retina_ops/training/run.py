@@ -13,7 +13,7 @@ from ..evaluation.inference import detect_dataset
 from ..evaluation.plots import plot_precision_recall
 from ..models.weights import load_model
 from ..settings import to_toml
-from .checkpoint import load_checkpoint
+from .checkpoint import CHECKPOINT, load_checkpoint
 from .config import TrainConfig
 from .datasets import RunDatasets, open_run_datasets
 from .distributed import World, joined_world
@@ -54,9 +54,10 @@ def train(config: TrainConfig, output: str | Path, *, resume: bool = False) -> d
     with joined_world(config.device) as world:
         datasets = open_run_datasets(config.data)
         position = load_checkpoint(output)["position"] if resume else None
-        if position is None and any((output / name).exists() for name in (METRICS, CONFIG, BEST)):
+        if position is None and any((output / name).exists() for name in (CHECKPOINT, METRICS, BEST)):
             raise ValueError(f"{output} already holds a run: choose another --output, or --resume it")
         world.barrier()
+        is_new = not output.exists()
         try:
             output.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -65,6 +66,13 @@ def train(config: TrainConfig, output: str | Path, *, resume: bool = False) -> d
         log = RunLog(output, is_main=world.is_main, tensorboard=config.tensorboard, keep_steps=keep)
         try:
             return _train(config, datasets, output, world, log, resume, started)
+        except BaseException:
+            if world.is_main and not (output / CHECKPOINT).exists():  # nothing to resume: leave nothing behind
+                for name in (CONFIG, METRICS):
+                    (output / name).unlink(missing_ok=True)
+                if is_new and not any(output.iterdir()):
+                    output.rmdir()
+            raise
         finally:
             log.close()
 

@@ -1,0 +1,83 @@
+"""The command `retina-ops`: finds the subcommand, and turns what a user can cause into one line."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+COMMANDS = {
+    "train": "train a RetinaNet on a COCO or Pascal VOC data set",
+    "evaluate": "COCO metrics of a model, or of a file of detections",
+    "predict": "detections in images: annotated pictures and COCO JSON",
+    "inspect": "what to see before training: ground truth, classes, how the anchors fit",
+    "demo": "train and evaluate a small RetinaNet on digits scenes; no download",
+    "env": "versions, what was built, which devices there are",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command line; returns the exit status: 0, 1 for a failure that one line explains, 2 for bad usage."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_usage())
+        return 0 if arguments else 2
+    if arguments[0] == "--version":
+        from retina_ops import __version__
+
+        print(f"retina-ops {__version__}")
+        return 0
+    name, *rest = arguments
+    if name not in COMMANDS:
+        print(f"retina-ops: unknown command {name!r}; known are {', '.join(COMMANDS)}", file=sys.stderr)
+        return 2
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = _one_line_warnings(warnings.showwarning)
+            run: Callable[[list[str]], None] = importlib.import_module(f"retina_ops.commands.{name}").run
+            run(rest)
+    except KeyboardInterrupt:
+        print(f"retina-ops {name}: interrupted", file=sys.stderr)
+        return 130
+    except Exception as error:
+        if not _is_explained(error):
+            raise
+        print(f"retina-ops {name}: {' '.join(str(error).split())}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _usage() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {text}" for name, text in COMMANDS.items()]
+    return "\n".join(
+        ["usage: retina-ops COMMAND [OPTIONS]", "", *lines, "", "retina-ops COMMAND --help lists the options of one."]
+    )
+
+
+def _is_explained(error: Exception) -> bool:
+    """Whether the message alone tells a user what to do; anything else is a fault of ours and shows where it is."""
+    if isinstance(error, OSError):
+        return True
+    if type(error).__name__ in ("DataError", "TrainingError", "OutOfMemoryError"):
+        return True
+    return type(error) in (ValueError, ImportError) and _raised_here(error)
+
+
+def _raised_here(error: Exception) -> bool:
+    traceback = error.__traceback__
+    while traceback is not None and traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    return traceback is not None and str(traceback.tb_frame.f_globals.get("__name__", "")).startswith("retina_ops")
+
+
+def _one_line_warnings(default: Callable[..., None]) -> Callable[..., None]:
+    def show(message: Any, category: type[Warning], *place: Any, **options: Any) -> None:
+        if category.__name__ == "DataWarning":
+            print(f"warning: {message}", file=sys.stderr)
+        elif not issubclass(category, DeprecationWarning):
+            default(message, category, *place, **options)
+
+    return show

@@ -1,0 +1,1 @@
+"""One module a command of `retina-ops`, each with ``run(arguments)``; imported when it is called."""

@@ -1,0 +1,93 @@
+"""`retina-ops demo`: the whole package in a few minutes, without a download."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from ..data.digits import DigitScenes
+from ..data.drawing import draw_detections, save_png
+from ..data.transforms import AugmentationConfig
+from ..models import LossOptions, ModelConfig, load_model
+from ..training import DataConfig, OptimizerConfig, ScheduleConfig, TrainConfig, train
+from .options import metrics_table, output_folder, parse
+
+SCENES, COLUMNS = 8, 4  # test scenes that are kept as images, and how many stand side by side in the picture
+
+
+@dataclass
+class DemoOptions:
+    """Train a small RetinaNet on digits scenes, evaluate it on unseen digits, and draw what it finds.
+
+    Attributes:
+        output: folder for the weights, metrics.json, pictures and plots; must not hold another run.
+        minutes: of training and validation.
+        seed: of weights, order and scenes.
+        device: cpu, cuda, cuda:1; auto: CUDA where there is one.
+    """
+
+    output: str = "runs/demo"
+    minutes: float = 5.0
+    seed: int = 0
+    device: str = "auto"
+
+
+def demo_config(minutes: float, seed: int, device: str) -> TrainConfig:
+    """What the demo trains; ``retina-ops train --data.train digits`` takes the same options."""
+    return TrainConfig(
+        data=DataConfig(train="digits", val="digits", test="digits", cache=True),
+        model=ModelConfig(
+            architecture="retinanet_small_fpn",
+            min_size=256,
+            max_size=256,
+            fpn_channels=64,
+            head_depth=2,
+            head_norm=True,
+            base_sizes=(16, 32, 64, 128, 256),
+            aspect_ratios=(1.0, 1.6),
+            detections_per_img=100,
+            loss=LossOptions(normalization="batch"),
+        ),
+        augmentation=AugmentationConfig(horizontal_flip=0.0),  # a mirrored digit is another sign
+        optimizer=OptimizerConfig(name="adamw", lr=2e-3, weight_decay=0.05),
+        schedule=ScheduleConfig(warmup_steps=100),
+        epochs=1000,
+        max_minutes=minutes,
+        batch_size=16,
+        ema_decay=0.998,
+        validate_every=0,
+        seed=seed,
+        device=device,
+    )
+
+
+def run(arguments: list[str]) -> None:
+    """Trains, evaluates, draws, and ends with the command that uses the weights."""
+    options = parse(DemoOptions, "demo", arguments)
+    metrics = train(demo_config(options.minutes, options.seed, options.device), options.output)
+    output = output_folder(options.output)
+    weights = output / "best"
+    scenes = _draw(weights, output)
+    print(f"{metrics['images']} test scenes of unseen digits, {metrics['minutes']} minutes of training")
+    print(metrics_table(metrics))
+    print(f"written: {output}/metrics.json, detections.png, loss.png, precision_recall.png, {scenes.name}/")
+    print("now try, on these scenes or on your own images:")
+    print(f"  retina-ops predict {scenes} --weights {weights} --output {output / 'predictions'}")
+
+
+def _draw(weights: Path, output: Path) -> Path:
+    """Some test scenes as images of their own, and one picture of what is found in them."""
+    model = load_model(weights).to(memory_format=torch.channels_last)
+    dataset = DigitScenes("test", SCENES)
+    folder = output / "scenes"
+    files = [save_png(dataset.load_image(index), folder / dataset.file_name(index)) for index in range(SCENES)]
+    names = [category["name"] for category in model.categories]
+    drawn = [
+        draw_detections(dataset.load_image(index), found["boxes"], found["labels"], names, found["scores"])
+        for index, found in enumerate(model.predict(files))
+    ]
+    rows = [torch.cat(drawn[start : start + COLUMNS], dim=2) for start in range(0, SCENES, COLUMNS)]
+    save_png(torch.cat(rows, dim=1), output / "detections.png")
+    return folder

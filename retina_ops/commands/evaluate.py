@@ -1,0 +1,101 @@
+"""`retina-ops evaluate`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from ..data.dataset import DetectionDataset
+from ..data.export import ground_truth_of
+from ..data.json_file import write_json
+from ..data.opening import open_dataset
+from ..evaluation import Evaluation, evaluate, plot_precision_recall
+from ..evaluation.inference import detect_dataset
+from ..models import load_model
+from ..training.distributed import World, joined_world
+from ..training.precision import autocast, resolve_precision
+from .options import metrics_table, output_folder, parse, progress_bar
+
+
+@dataclass
+class EvaluateOptions:
+    """COCO metrics of a model on a data set, or of a file of detections.
+
+    Attributes:
+        data: COCO .json, Pascal VOC folder or list, or digits.
+        weights: of the model to run, or their folder.
+        detections: COCO detections to judge instead.
+        images: folder of the images of a COCO file; empty: searched beside it.
+        split: of a folder with several.
+        output: folder for metrics.json, detections.json and precision_recall.png.
+        batch_size: images that pass through the model together.
+        workers: processes that load images.
+        precision: fp32, bf16, fp16, or auto: bf16 where the hardware has it.
+        device: cpu, cuda, cuda:1; auto: CUDA where there is one.
+        on_bad_image: "skip" leaves out images that cannot be read, and counts them.
+    """
+
+    data: str
+    weights: str = ""
+    detections: str = ""
+    images: str = ""
+    split: str = "test"
+    output: str = "runs/evaluate"
+    batch_size: int = 8
+    workers: int = 0
+    precision: Literal["fp32", "bf16", "fp16", "auto"] = "fp32"
+    device: str = "auto"
+    on_bad_image: Literal["error", "skip"] = "error"
+
+
+def run(arguments: list[str]) -> None:
+    """Evaluates and prints a table."""
+    options = parse(EvaluateOptions, "evaluate", arguments)
+    if bool(options.weights) == bool(options.detections):
+        raise ValueError("give either --weights (a model to run) or --detections (a file to judge)")
+    if options.detections:
+        is_file = Path(options.data).suffix == ".json"
+        truth = options.data if is_file else ground_truth_of(open_dataset(options.data, split=options.split))
+        _report(evaluate(truth, options.detections), output_folder(options.output))
+        return
+    with joined_world(options.device) as world:
+        _evaluate_model(options, world)
+
+
+def _evaluate_model(options: EvaluateOptions, world: World) -> None:
+    model = load_model(options.weights, world.device).to(memory_format=torch.channels_last)
+    dataset: DetectionDataset = open_dataset(
+        options.data,
+        options.images or None,
+        split=options.split,
+        categories=model.categories,
+        on_bad_image=options.on_bad_image,
+    )
+    precision = resolve_precision(options.precision, world.device)
+    with progress_bar(f"evaluating on {dataset.name}") as progress:
+        evaluator = detect_dataset(
+            model,
+            dataset,
+            batch_size=options.batch_size,
+            workers=options.workers,
+            rank=world.rank,
+            world_size=world.size,
+            context=lambda: autocast(precision, world.device),
+            progress=progress if world.is_main else None,
+        )
+    evaluator.compute()
+    if world.is_main and evaluator.evaluation is not None:
+        output = output_folder(options.output)
+        write_json(output / "detections.json", evaluator.detections)
+        _report(evaluator.evaluation, output)
+
+
+def _report(evaluation: Evaluation, output: Path) -> None:
+    write_json(output / "metrics.json", evaluation.metrics, indent=2)
+    plot_precision_recall(evaluation.precision_recall, output / "precision_recall.png")
+    counts = "  ".join(f"{evaluation.metrics[key]} {key}" for key in ("images", "ground_truths", "detections"))
+    print(counts.replace("_", " "))
+    print(metrics_table(evaluation.metrics))

@@ -1,0 +1,89 @@
+"""`retina-ops inspect`."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from ..data.errors import needs_extra
+from ..data.inspection import inspect_dataset
+from ..data.opening import open_dataset
+from ..models import ModelConfig
+from ..models.anchors import anchors_of_image, default_anchor_generator
+from ..settings import read_toml
+from ..training import TrainConfig
+from .options import output_folder, parse, progress_bar
+
+with needs_extra("train"):
+    import tyro
+
+
+@dataclass
+class InspectOptions:
+    """What to see before training: ground truth drawn, class counts, box sizes, how the model's anchors fit.
+
+    Attributes:
+        data: COCO .json, Pascal VOC folder or list, or digits.
+        images: folder of the images of a COCO file; empty: searched beside it.
+        split: of a folder with several.
+        output: folder for summary.json, the plots and the drawn images.
+        config: TOML file of a training run, for its model.
+        model: the model whose anchors are compared with the boxes.
+        pictures: how many images are drawn.
+        on_bad_image: "skip" leaves out images that cannot be read, and counts them.
+    """
+
+    data: str
+    images: str = ""
+    split: str = "train"
+    output: str = "runs/inspect"
+    config: str = ""
+    model: ModelConfig = field(default_factory=ModelConfig)
+    pictures: int = 16
+    on_bad_image: Literal["error", "skip"] = "error"
+
+
+def run(arguments: list[str]) -> None:
+    """Inspects and prints the summary."""
+    known = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    known.add_argument("--config", default="")
+    source = known.parse_known_args(arguments)[0].config
+    configured = read_toml(source, TrainConfig).model if source else ModelConfig()
+    options = parse(InspectOptions, "inspect", arguments, default=InspectOptions(data=tyro.MISSING, model=configured))
+    model = options.model
+    generator = default_anchor_generator(model.base_sizes, aspect_ratios=model.aspect_ratios)
+    dataset = open_dataset(options.data, options.images or None, split=options.split, on_bad_image=options.on_bad_image)
+    with progress_bar("matching") as progress:
+        summary = inspect_dataset(
+            dataset,
+            lambda height, width: anchors_of_image(generator, (height, width), model.min_size, model.max_size),
+            output_folder(options.output),
+            fg_iou=model.loss.fg_iou,
+            bg_iou=model.loss.bg_iou,
+            pictures=options.pictures,
+            progress=progress,
+        )
+    print(_text(summary))
+    print(f"drawn and plotted in {options.output}")
+
+
+def _text(summary: dict[str, Any]) -> str:
+    sizes, fit, anchors = summary["box_sizes"], summary["best_anchor_iou"], summary["anchors_an_image"]
+    lines = [
+        f"{summary['name']}: {summary['images']} images, {summary['boxes']} boxes "
+        f"({sizes['small']} small, {sizes['medium']} medium, {sizes['large']} large), "
+        f"{summary['crowd_boxes']} crowd regions, {summary['images_without_boxes']} images without a box",
+    ]
+    width = max(map(len, summary["classes"]))
+    for name, row in summary["classes"].items():
+        lines.append(
+            f"  {name:<{width}}  {row['boxes']:>7} boxes in {row['images']:>6} images, median side "
+            f"{row['median_size']}, mean best-anchor IoU {row['mean_best_iou']}"
+        )
+    lines.append(f"best-anchor IoU of a box: mean {fit['mean']}, 10th percentile {fit['p10']}")
+    lines.append(
+        f"anchors an image: {anchors['positive']} positive ({anchors['fewest_positive']} to "
+        f"{anchors['most_positive']}), {anchors['ignored']} ignored, {anchors['negative']} negative"
+    )
+    return "\n".join([*lines, *(f"note: {remark}" for remark in summary["remarks"])])

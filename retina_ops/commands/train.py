@@ -1,0 +1,63 @@
+"""`retina-ops train`."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from ..data.errors import DataError
+from ..settings import read_toml, to_toml
+from ..training import TrainConfig, train
+from .options import metrics_table, parse
+
+
+@dataclass
+class TrainOptions(TrainConfig):
+    """Train a RetinaNet on a COCO or Pascal VOC data set; several processes with torchrun ... -m retina_ops train.
+
+    Attributes:
+        output: folder of the run: weights, checkpoint, configuration, metrics, plots.
+        config: TOML file of settings; options given beside it win.
+        print_config: print the resolved settings as TOML and stop.
+        resume: go on with the run that the output folder holds, with its settings.
+    """
+
+    output: str = "runs/train"
+    config: str = ""
+    print_config: bool = False
+    resume: bool = False
+
+
+# What tyro shows as help is the text of each class, and this one inherits most of its options.
+TrainOptions.__doc__ = f"{TrainOptions.__doc__}\n{(TrainConfig.__doc__ or '').partition('Attributes:')[2]}"
+
+
+def run(arguments: list[str]) -> None:
+    """Parses the options over those of ``--config``, trains, and prints the metrics."""
+    known = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    known.add_argument("--config", default="")
+    known.add_argument("--output", default=TrainOptions.output)
+    known.add_argument("--resume", action="store_true")
+    early = known.parse_known_args(arguments)[0]
+    source = early.config
+    if early.resume and not source:
+        source = str(Path(early.output) / "config.toml")
+        if not Path(source).is_file():
+            raise DataError(early.output, "holds no run to resume")
+    base = read_toml(source, TrainConfig) if source else TrainConfig()
+    options = parse(TrainOptions, "train", arguments, default=TrainOptions(**_fields(base)))
+    config = TrainConfig(**_fields(options))
+    if options.print_config:
+        print(to_toml(config), end="")
+        return
+    metrics = train(config, options.output, resume=options.resume)
+    if "AP" in metrics:
+        print(f"{metrics['split']}: {metrics['images']} images, {metrics['minutes']} minutes of training")
+        print(metrics_table(metrics))
+    print(f"weights: {Path(options.output) / 'best' / 'model.safetensors'}")
+
+
+def _fields(config: TrainConfig) -> dict[str, Any]:
+    return {item.name: getattr(config, item.name) for item in fields(TrainConfig)}

@@ -1,0 +1,280 @@
+"""The command line as a user meets it: what it writes, and how it answers bad input."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import SHARED_DATA, require
+from PIL import Image
+from training.runs import small_config, write_digits
+
+from retina_ops import __version__
+from retina_ops.cli import COMMANDS, main
+from retina_ops.data.digits import DEFAULT_LENGTHS
+from retina_ops.models import ModelConfig, build_model, save_model
+from retina_ops.settings import read_toml, to_toml
+from retina_ops.training import TrainConfig
+
+DIGITS = [{"id": digit, "name": str(digit)} for digit in range(10)]
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_digits(tmp_path_factory.mktemp("digits"), 4)
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained model whose scores are high enough to be drawn."""
+    config = ModelConfig(architecture="retinanet_small_fpn", min_size=128, max_size=128, fpn_channels=32, head_depth=1)
+    config.detections_per_img = 5
+    model = build_model(config, DIGITS)
+    model.head.classification_head.cls_logits.bias.data.fill_(1.0)
+    return save_model(model, tmp_path_factory.mktemp("weights"))
+
+
+def run(*arguments: object) -> int:
+    return main([str(argument) for argument in arguments])
+
+
+def one_line(capsys: pytest.CaptureFixture[str]) -> str:
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1, lines
+    return lines[0]
+
+
+def test_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--help") == 0
+    listed = capsys.readouterr().out
+    assert all(f"  {name} " in listed for name in COMMANDS)
+    assert run() == 2
+    capsys.readouterr()
+    assert run("fly") == 2 and "unknown command 'fly'; known are train" in one_line(capsys)
+    assert run("--version") == 0 and capsys.readouterr().out == f"retina-ops {__version__}\n"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_option_is_documented(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        run(name, "--help")
+    assert ended.value.code == 0
+    text = re.sub(r"[│╭╮╰╯─|+]|-{3,}", " ", capsys.readouterr().out)
+    assert "--output" in text
+    options = re.split(r"\n\s+(?=--|-h)", text.split("options", 1)[1])[1:]
+    for option in options:
+        words = re.sub(r"\((default|required)[^)]*\)|--\S+|\{[^}]*\}|\[?[A-Z]{3,}\S*", "", option).split()
+        assert words, option
+
+
+def test_wrong_option(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        run("train", "--epochs", "many")
+    assert ended.value.code == 2
+
+
+def test_env(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("env", "--output", tmp_path) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed == json.loads((tmp_path / "env.json").read_text())
+    assert printed["retina_ops"] == __version__ and printed["build"]["cpu"] is True
+
+
+def test_env_and_errors_on_the_base_installation() -> None:
+    """Without any extra `env` works, and the others name the extra they lack."""
+    hidden = ["torchvision", "tyro", "rich", "safetensors", "tomli_w", "numpy", "matplotlib", "faster_coco_eval", "PIL"]
+    code = f"import sys\nfor name in {hidden}: sys.modules[name] = None\nfrom retina_ops.cli import main\n"
+    done = subprocess.run([sys.executable, "-c", code + "sys.exit(main(['env']))"], capture_output=True, text=True)
+    assert done.returncode == 0 and json.loads(done.stdout)["retina_ops"] == __version__
+    for name in ("train", "evaluate", "predict", "inspect", "demo"):
+        script = code + f"sys.exit(main([{name!r}, '--help']))"
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+        assert done.returncode == 1 and "pip install 'retina_ops[" in done.stderr.splitlines()[-1], done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_print_config_and_overrides(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = small_config(Path("here"))
+    (tmp_path / "c.toml").write_text(to_toml(config))
+    options = ["--optimizer.lr", 0.5, "--model.base-sizes", 1, 2, 3, 4, 5, "--no-channels-last"]
+    assert run("train", "--config", tmp_path / "c.toml", *options, "--print-config") == 0
+    (tmp_path / "printed.toml").write_text(capsys.readouterr().out)
+    config.optimizer.lr, config.model.base_sizes, config.channels_last = 0.5, (1.0, 2.0, 3.0, 4.0, 5.0), False
+    assert read_toml(tmp_path / "printed.toml", TrainConfig) == config
+
+
+@pytest.mark.parametrize("file", sorted((Path(__file__).resolve().parents[2] / "configs").glob("*.toml")))
+def test_published_configurations(file: Path) -> None:
+    config = read_toml(file, TrainConfig)
+    config.data.train = "digits"
+    config.check()
+    build_model(config.model, DIGITS)
+
+
+def test_train_then_resume_evaluate_predict(tmp_path: Path, digits: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "c.toml").write_text(to_toml(small_config(digits, epochs=1)))
+    output = tmp_path / "run"
+    assert run("train", "--config", tmp_path / "c.toml", "--output", output) == 0
+    assert f"weights: {output}/best/model.safetensors" in capsys.readouterr().out
+    assert run("train", "--config", tmp_path / "c.toml", "--output", output) == 1
+    assert "already holds a run" in one_line(capsys)
+    assert run("train", "--resume", "--output", output, "--epochs", 2) == 0
+    assert json.loads((output / "metrics.json").read_text())["epochs"] == 2
+    capsys.readouterr()
+    assert run("evaluate", "--weights", output / "best", "--data", digits, "--split", "val", "--output", tmp_path) == 0
+    trained, evaluated = (json.loads((f / "metrics.json").read_text()) for f in (output, tmp_path))
+    for key in ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "per_class"):
+        assert trained[key] == evaluated[key], key
+    assert (tmp_path / "precision_recall.png").is_file() and "all classes" in capsys.readouterr().out
+    assert run("evaluate", "--detections", tmp_path / "detections.json", "--data", digits, "--split", "val",
+               "--output", tmp_path / "again") == 0  # fmt: skip
+    assert json.loads((tmp_path / "again/metrics.json").read_text()) == evaluated
+
+
+@pytest.mark.parametrize("name", ["coco_val2014_100", "padilla_sampled"])
+def test_evaluate_published_values(tmp_path: Path, name: str) -> None:
+    folder = SHARED_DATA / "evaluator_fixtures" / name
+    require(folder.is_dir(), "../shared/data/evaluator_fixtures")
+    assert run("evaluate", "--data", folder / "gt.json", "--detections", folder / "dt.json", "--output", tmp_path) == 0
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    for key, value in json.loads((folder / "expected.json").read_text())["expected"].items():
+        assert metrics[key] == pytest.approx(value, abs=1e-6), key
+
+
+def test_predict(tmp_path: Path, digits: Path, weights: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    images = digits / "images" / "train"
+    assert run("predict", images, "--weights", weights, "--output", tmp_path, "--threshold", 0.1) == 0
+    found = json.loads((tmp_path / "detections.json").read_text())
+    assert len(found) == 20 and {entry["image_id"] for entry in found} == {1, 2, 3, 4}
+    first = found[0]
+    assert first["category_name"] == str(first["category_id"]) and 0.1 <= first["score"] <= 1
+    assert first["bbox"][2] > 0 and Path(first["file_name"]).parent == images
+    drawn = sorted(path.name for path in tmp_path.glob("*.png"))
+    assert drawn == sorted(path.name for path in images.iterdir())
+    original = Image.open(images / drawn[0]).convert("RGB")
+    with Image.open(tmp_path / drawn[0]) as picture:
+        assert picture.size == original.size and picture.tobytes() != original.tobytes()
+    wanted = ["--classes", "3", "--threshold", 0, "--no-draw"]
+    assert run("predict", images, "--weights", weights, "--output", tmp_path / "b", *wanted) == 0
+    assert {e["category_id"] for e in json.loads((tmp_path / "b/detections.json").read_text())} <= {3}
+    assert not list((tmp_path / "b").glob("*.png"))
+
+
+def test_predict_tells_same_names_apart_and_skips_what_is_no_image(
+    tmp_path: Path, digits: Path, weights: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = next((digits / "images" / "train").iterdir())
+    other = tmp_path / "other" / image.name
+    other.parent.mkdir()
+    other.write_bytes(image.read_bytes())
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(image.read_bytes()[:200])
+    assert run("predict", image, other, broken, "--weights", weights, "--output", tmp_path / "out") == 0
+    assert {path.name for path in (tmp_path / "out").glob("*.png")} == {image.name, f"{image.stem}-2.png"}
+    assert str(broken) in one_line(capsys)
+    assert run("predict", broken, "--weights", weights, "--output", tmp_path / "none") == 1
+    assert "none of the 1 images can be read" in capsys.readouterr().err and not (tmp_path / "none").exists()
+
+
+def test_inspect(tmp_path: Path, digits: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "c.toml").write_text(to_toml(small_config(digits)))
+    options = ["--config", tmp_path / "c.toml", "--pictures", 2, "--output", tmp_path / "out"]
+    assert run("inspect", "--data", digits, *options) == 0
+    assert "anchors an image:" in capsys.readouterr().out
+    summary = json.loads((tmp_path / "out/summary.json").read_text())
+    assert summary["images"] == 4 and len(list((tmp_path / "out/ground_truth").iterdir())) == 2
+    # 128 x 128 pixels after scaling: 16^2 + 8^2 + 4^2 + 2^2 + 1 cells with 9 anchors each
+    counts = summary["anchors_an_image"]
+    assert counts["positive"] + counts["ignored"] + counts["negative"] == pytest.approx(341 * 9)
+    assert summary["best_anchor_iou"]["mean"] > 0.45
+    assert run("inspect", "--data", digits, *options, "--model.base-sizes", *[400] * 5) == 0
+    assert json.loads((tmp_path / "out/summary.json").read_text())["best_anchor_iou"]["mean"] < 0.3
+
+
+def test_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    for split, length in (("train", 32), ("val", 4), ("test", 8)):
+        monkeypatch.setitem(DEFAULT_LENGTHS, split, length)
+    output = tmp_path / "demo"
+    assert run("demo", "--minutes", 0.15, "--output", output, "--device", "cpu") == 0
+    metrics = json.loads((output / "metrics.json").read_text())
+    assert metrics["split"] == "test" and metrics["images"] == 8 and {"AP", "AP50", "per_class"} <= metrics.keys()
+    for name in ("detections.png", "loss.png", "precision_recall.png"):
+        with Image.open(output / name) as picture:
+            picture.verify()
+    last = capsys.readouterr().out.splitlines()[-1].split()
+    assert last[:2] == ["retina-ops", "predict"]
+    assert run(*last[1:]) == 0
+    assert json.loads((output / "predictions/detections.json").read_text()) is not None
+
+
+def bad_inputs(folder: Path, digits: Path, weights: Path) -> dict[str, tuple[list[object], list[str]]]:
+    """Name -> (command line, what its one line must hold)."""
+    content = json.loads((digits / "annotations/train.json").read_text())
+    train_images = digits / "images/train"
+    image = train_images / content["images"][0]["file_name"]
+
+    def data(name: str, **changes: object) -> Path:
+        path = folder / f"{name}.json"
+        path.write_text(json.dumps({**content, **changes}))
+        return path
+
+    malformed, torn, lonely = folder / "malformed.json", folder / "torn", folder / "lonely.safetensors"
+    malformed.write_text('{"images": [')
+    torn.mkdir()
+    (torn / image.name).write_bytes(image.read_bytes()[:300])
+    (folder / "text.png").write_text("no image")
+    lonely.write_bytes(b"x" * 100)
+    outside = [{**content["annotations"][0], "bbox": [900, 900, 20, 20]}]
+    unknown = [{**content["annotations"][0], "category_id": 99}]
+    one_image = {"images": content["images"][:1], "annotations": content["annotations"][:1]}
+    other = folder / "other"
+    other.mkdir()
+    (other / "model.safetensors").write_bytes(weights.read_bytes())
+    values = json.loads((weights.parent / "config.json").read_text())
+    values["model"]["fpn_channels"] = 64
+    (other / "config.json").write_text(json.dumps(values))
+    train = ["train", "--device", "cpu", "--epochs", 1, "--output", folder / "out", "--data.train"]
+    there = ["--data.images", train_images]
+    evaluate = ["evaluate", "--output", folder / "out", "--weights", weights, "--images", train_images, "--data"]
+    return {
+        "missing data": ([*train, folder / "none.json"], ["none.json", "no such file"]),
+        "malformed": ([*train, malformed], ["malformed.json", "not valid JSON"]),
+        "empty": ([*train, data("empty", images=[], annotations=[]), *there], ["empty.json"]),
+        "outside": ([*train, data("outside", annotations=outside), *there], ["outside.json"]),
+        "unknown": ([*train, data("unknown", annotations=unknown), *there], ["unknown.json", "99"]),
+        "torn": ([*train, data("torn_image", **one_image), "--data.images", torn], [image.name]),
+        "no images": ([*train, data("far"), "--data.images", folder / "nowhere"], ["nowhere"]),
+        "config": (["train", "--config", folder / "none.toml"], ["none.toml", "cannot be read"]),
+        "no data": (["train", "--output", folder / "out"], ["data.train is empty"]),
+        "device": ([*train, digits, "--device", "gpu"], ["device must be"]),
+        "resume": (["train", "--resume", "--output", folder / "out"], ["holds no run to resume"]),
+        "start weights": ([*train, digits, "--weights", weights], ["another architecture"]),
+        "missing weights": (["evaluate", "--data", digits, "--weights", folder / "none"], ["none", "no such file"]),
+        "lonely weights": (["predict", image, "--weights", lonely], ["config.json", "no such file"]),
+        "other weights": (["predict", image, "--weights", other], ["model.safetensors", "another architecture"]),
+        "missing image": (["predict", folder / "none.png", "--weights", weights], ["none.png", "no such file"]),
+        "empty folder": (["predict", folder / "torn/..", "--weights", weights, "--classes", "cow"], ["cow"]),
+        "threshold": (["predict", image, "--weights", weights, "--threshold", 2], ["threshold must be in [0, 1]"]),
+        "categories": ([*evaluate, data("names", categories=[{"id": 0, "name": "cow"}])], ["names.json"]),
+        "both": ([*evaluate, digits, "--detections", malformed], ["either --weights"]),
+        "detections": (["evaluate", "--data", digits / "annotations/train.json", "--detections", malformed,
+                        "--output", folder / "out"], ["malformed.json"]),
+        "output": (["inspect", "--data", digits, "--output", malformed], ["malformed.json", "output folder"]),
+    }  # fmt: skip
+
+
+def test_bad_input_is_one_line(tmp_path: Path, digits: Path, weights: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each names the file and the reason, writes no trace, and leaves no half-written output."""
+    for name, (command, parts) in bad_inputs(tmp_path, digits, weights).items():
+        status = run(*command)
+        *before, line = capsys.readouterr().err.splitlines()
+        assert len(before) <= 2 and "Traceback" not in "".join(before), (name, before)
+        assert status == 1 and line.startswith(f"retina-ops {command[0]}: "), (name, line)
+        for part in parts:
+            assert part in line, (name, line)
+        left = [path.name for path in (tmp_path / "out").rglob("*")] if (tmp_path / "out").exists() else []
+        assert left == [], (name, left)
