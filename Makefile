@@ -1,11 +1,12 @@
-# make install | test | bench | lint | cuda-check : everything on a fresh machine with Python and a C++ compiler.
+# make demo | install | test | bench | lint | cuda-check : everything on a fresh machine with Python and a C++ compiler.
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin
 CPP := $(shell git ls-files 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.cu' 'csrc/*.cuh')
 CPP_TESTS := $(shell git ls-files 'tests/*.h' 'tests/*.cpp' 'tests/*.cuh')
 
-.PHONY: install test bench lint format cuda-check clean
+
+.PHONY: install demo test bench lint format cuda-check clean
 
 # The environment, and the package built in place. The stamp makes a second call free.
 install: $(VENV)/.installed
@@ -17,10 +18,17 @@ $(VENV)/.installed: pyproject.toml setup.py csrc/build.json $(CPP) build_tools/r
 	touch $@
 
 test: install
-	$(RUN)/python -m pytest
+	$(RUN)/python -m pytest tests benchmarks --benchmark-disable
 
+# Times every operator, prints the table and keeps the record; BENCH=--full adds sizes.
 bench: install
-	$(RUN)/python -m pytest benchmarks -p no:cacheprovider
+	mkdir -p build
+	$(RUN)/python -m pytest benchmarks -p no:cacheprovider --benchmark-save-data --benchmark-json=build/bench.json $(BENCH)
+	$(RUN)/python benchmarks/publish.py build/bench.json
+
+# Trains a small RetinaNet for five minutes on scenes that need no download, and evaluates it.
+demo: install
+	$(RUN)/retina-ops demo --output runs/demo
 
 lint: install
 	$(RUN)/ruff check .

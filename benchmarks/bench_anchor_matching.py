@@ -1,0 +1,46 @@
+"""Anchor matching of one image: ours, the plain PyTorch reference, torchvision's Matcher over box_iou."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torchvision
+from cases import image_anchors, random_boxes
+from harness import measure
+from torch import Tensor
+from torchvision.models.detection._utils import Matcher
+
+from retina_ops import match_anchors, reference
+
+BOXES = {"16 boxes": 16, "500 boxes": 500}
+FULL_BOXES = {**BOXES, "100 boxes": 100}
+
+
+def torchvision_match(anchors: Tensor, boxes: Tensor) -> Tensor:
+    return Matcher(0.5, 0.4, allow_low_quality_matches=True)(torchvision.ops.box_iou(boxes, anchors))
+
+
+ROWS = {"retina_ops": match_anchors, "reference": reference.match_anchors, "torchvision": torchvision_match}
+
+
+@pytest.mark.parametrize("row", ROWS)
+@pytest.mark.parametrize("size", [*FULL_BOXES, "every anchor overlaps every box"])
+def bench_match(benchmark, device: str, size: str, row: str, full: bool) -> None:
+    if size not in BOXES and not full:
+        pytest.skip("--full")
+    anchors = image_anchors(800, 1344, device)
+    if size in FULL_BOXES:
+        boxes = random_boxes(FULL_BOXES[size], device, (1333, 800))
+    else:  # nothing that is cut off in space helps
+        centre = torch.rand(100, 2, device=device) * 8 + 500
+        boxes = torch.cat([centre - 700, centre + 700], dim=1)
+        anchors = torch.cat([centre[:1] - 300, centre[:1] + 300], dim=1) + torch.rand(len(anchors), 4, device=device)
+    function = ROWS[row]
+
+    def verify() -> None:
+        assert torch.equal(function(anchors, boxes), match_anchors(anchors, boxes))
+
+    benchmark.group = f"match_anchors, {len(anchors)} anchors, {size}, float32, {device}"
+    size = anchors.numel() * 4
+    moved = size + boxes.numel() * 4 + len(anchors) * 8
+    measure(benchmark, device, lambda: function(anchors, boxes), moved=moved, tensor_bytes=size, verify=verify)

@@ -1,0 +1,104 @@
+"""Box IoU and box coding: ours, the plain PyTorch reference, the same compiled, torchvision."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torchvision
+from cases import image_anchors, random_boxes
+from harness import assert_close, measure
+from torch import Tensor
+from torchvision.models.detection._utils import BoxCoder
+
+from retina_ops import box_iou, decode_boxes, encode_boxes, reference
+
+CODER = BoxCoder((1.0, 1.0, 1.0, 1.0))
+
+
+def torchvision_encode(boxes: Tensor, anchors: Tensor) -> Tensor:
+    return CODER.encode_single(boxes, anchors)
+
+
+def torchvision_decode(deltas: Tensor, anchors: Tensor) -> Tensor:
+    return CODER.decode_single(deltas, anchors)
+
+
+IOU = {
+    "retina_ops": box_iou,
+    "reference": reference.box_iou,
+    "reference_compiled": torch.compile(reference.box_iou),
+    "torchvision": torchvision.ops.box_iou,
+}
+ENCODE = {
+    "retina_ops": encode_boxes,
+    "reference": reference.encode_boxes,
+    "reference_compiled": torch.compile(reference.encode_boxes),
+    "torchvision": torchvision_encode,
+}
+DECODE = {
+    "retina_ops": decode_boxes,
+    "reference": reference.decode_boxes,
+    "reference_compiled": torch.compile(reference.decode_boxes),
+    "torchvision": torchvision_decode,
+}
+
+
+@pytest.mark.parametrize("row", IOU)
+def bench_box_iou(benchmark, device: str, row: str) -> None:
+    first, second = random_boxes(100, device), random_boxes(20_000, device)
+
+    def verify() -> None:
+        assert_close(IOU[row](first, second), reference.box_iou(first.double(), second.double()), 1e-4, 1e-5)
+
+    benchmark.group = f"box_iou, 100 x 20000, float32, {device}"
+    matrix = len(first) * len(second) * 4
+    moved = matrix + (first.numel() + second.numel()) * 4
+    measure(benchmark, device, lambda: IOU[row](first, second), moved=moved, tensor_bytes=matrix, verify=verify)
+
+
+@pytest.mark.parametrize("row", ENCODE)
+def bench_encode(benchmark, device: str, row: str) -> None:
+    anchors = image_anchors(800, 1344, device)
+    boxes = anchors + torch.rand_like(anchors) * 4
+
+    def verify() -> None:
+        expected = reference.encode_boxes(boxes.double(), anchors.double())
+        assert_close(ENCODE[row](boxes, anchors), expected, 1e-3, 1e-4)
+
+    size = anchors.numel() * 4
+    benchmark.group = f"encode_boxes, {len(anchors)} boxes, float32, {device}"
+    measure(benchmark, device, lambda: ENCODE[row](boxes, anchors), moved=3 * size, tensor_bytes=size, verify=verify)
+
+
+@pytest.mark.parametrize("row", DECODE)
+@pytest.mark.parametrize("direction", ["forward", "forward + backward"])
+def bench_decode(benchmark, device: str, direction: str, row: str) -> None:
+    anchors = image_anchors(800, 1344, device)
+    deltas = (torch.randn_like(anchors) * 0.2).requires_grad_(direction != "forward")
+    ones = torch.ones_like(anchors)
+
+    def call() -> Tensor:
+        boxes = DECODE[row](deltas, anchors)
+        if direction != "forward":
+            deltas.grad = None
+            boxes.backward(ones)
+        return boxes
+
+    def verify() -> None:
+        exact = deltas.detach().double().requires_grad_()
+        expected = reference.decode_boxes(exact, anchors.double())
+        expected.backward(ones.double())
+        assert_close(call(), expected, 1e-4, 1e-2)
+        if direction != "forward":
+            assert_close(deltas.grad, exact.grad, 1e-4, 1e-2)
+
+    size = anchors.numel() * 4
+    benchmark.group = f"decode_boxes {direction}, {len(anchors)} boxes, float32, {device}"
+    measure(
+        benchmark,
+        device,
+        call,
+        moved=(3 if direction == "forward" else 7) * size,  # backward: gradient, deltas, anchors in; gradient out
+        tensor_bytes=size,
+        verify=verify,
+    )
