@@ -1,4 +1,4 @@
-# make demo | install | test | bench | lint | cuda-check : everything on a fresh machine with Python and a C++ compiler.
+# make demo | install | test | bench | lint | cuda-check | portability | gpu-check : everything on a fresh machine with Python and a C++ compiler.
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin
@@ -6,7 +6,7 @@ CPP := $(shell git ls-files 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.cu' 'csrc/*.cuh')
 CPP_TESTS := $(shell git ls-files 'tests/*.h' 'tests/*.cpp' 'tests/*.cuh')
 
 
-.PHONY: install demo test bench lint format cuda-check clean
+.PHONY: install demo test bench lint format cuda-check portability gpu-check clean
 
 # The environment, and the package built in place. The stamp makes a second call free.
 install: $(VENV)/.installed
@@ -44,6 +44,15 @@ format: install
 # Compiles every CUDA source without a GPU: warnings are errors.
 cuda-check: install
 	$(RUN)/python build_tools/check_cuda.py
+
+# The wheel under a torch without CUDA, and the sources against the oldest supported torch: downloads both.
+portability: install
+	$(RUN)/python build_tools/check_portability.py
+
+# On a machine with a GPU: build, tests, sanitizers, determinism, benchmarks, a training; one JSON record.
+# Uses $(PYTHON) and its torch as they are. GPU_CHECK passes options, such as GPU_CHECK="--stages build,tests".
+gpu-check:
+	$(PYTHON) tests/gpu/check.py $(GPU_CHECK)
 
 clean:
 	rm -rf build dist *.egg-info retina_ops/*.so retina_ops/_build_info.json $(VENV)/.installed

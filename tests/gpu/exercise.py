@@ -1,0 +1,146 @@
+"""Every CUDA kernel at small shapes, for compute-sanitizer; determinism; equality with the CPU. Needs a GPU.
+
+PYTHONPATH=.:tests python tests/gpu/exercise.py kernels | determinism | equality
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+
+import torch
+from boxes import odd_boxes, random_boxes
+from torch import Tensor
+
+import retina_ops as ops
+
+DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+SIZES = ((0, 3), (1, 1), (7, 5), (33, 80), (130, 17), (257, 91))
+
+
+def focal_loss(rows: int, classes: int, dtype: torch.dtype, device: str) -> list[Tensor]:
+    """Index, dense and soft targets, all reductions, gradient, second derivative."""
+    results = []
+    base = torch.randn(rows, classes, dtype=torch.float64).to(dtype).to(device)
+    labels = torch.randint(-1, classes + 1, (rows,)).to(device)
+    soft = torch.rand(rows, classes, dtype=torch.float64).to(dtype).to(device)
+    alpha = torch.rand(classes).to(device)
+    for targets in (labels, soft, soft.round()):
+        for reduction in ("none", "sum", "mean"):
+            for gamma in (0.0, 1.5, 2.0, 3.3):
+                logits = base.clone().requires_grad_()
+                weight = alpha if targets is labels and gamma == 2 else 0.25
+                loss = ops.sigmoid_focal_loss(logits, targets, weight, gamma, reduction)
+                total = loss.sum() * 1.5
+                (gradient,) = torch.autograd.grad(total, logits, create_graph=True)
+                results += [loss.detach(), gradient.detach()]
+                if dtype in (torch.float32, torch.float64) and gamma:
+                    (second,) = torch.autograd.grad(gradient.sum(), logits)
+                    results.append(second)
+    return results
+
+
+def boxes_of(count: int, device: str) -> Tensor:
+    mixed = torch.cat([random_boxes(max(0, count - 25)), odd_boxes()])[:count]
+    return mixed.to(device)
+
+
+def matching(count: int, objects: int, dtype: torch.dtype, device: str) -> list[Tensor]:
+    """One image and a batch, with and without low-quality matches and regions to ignore."""
+    anchors = boxes_of(count, device).to(dtype)
+    truth = random_boxes(objects).to(device).to(dtype)
+    regions = random_boxes(2).to(device).to(dtype)
+    return [
+        ops.match_anchors(anchors, truth),
+        ops.match_anchors(anchors, truth, 0.5, 0.4, False),
+        ops.match_anchors(anchors, truth, ignore_regions=regions),
+        *ops.match_anchors(anchors, [truth, truth[:0], truth[:1]]),
+    ]
+
+
+def suppression(count: int, dtype: torch.dtype, device: str) -> list[Tensor]:
+    boxes = boxes_of(count, device).to(dtype)
+    scores = (torch.rand(count) * 64).round().to(device)  # many ties
+    classes = torch.randint(0, 4, (count,)).to(device)
+    return [
+        ops.nms(boxes, scores, 0.5),
+        ops.nms(boxes, scores, 0.0),
+        ops.batched_nms(boxes, scores, classes, 0.3),
+        *ops.nms_padded(boxes, scores, 0.5, 16),
+        *ops.nms_padded(boxes, scores, 0.5, 2 * count + 1, idxs=classes),
+    ]
+
+
+def coding(count: int, dtype: torch.dtype, device: str) -> list[Tensor]:
+    anchors = random_boxes(count).to(device).to(dtype)
+    truth = random_boxes(count).to(device).to(dtype)
+    deltas = (torch.randn(count, 4) * 0.3).to(device).to(dtype).requires_grad_()
+    decoded = ops.decode_boxes(deltas, anchors, (10, 10, 5, 5), image_size=(600, 800))
+    (gradient,) = torch.autograd.grad(decoded.sum(), deltas)
+    source = truth.clone().requires_grad_()
+    codes = ops.encode_boxes(source, anchors)
+    (back,) = torch.autograd.grad(codes.sum(), source)
+    return [decoded.detach(), gradient, codes.detach(), back, ops.box_iou(truth[:40], anchors)]
+
+
+def kernels(device: str = "cuda") -> list[Tensor]:
+    """All of them, all dtypes, sizes around warps, vectors and blocks."""
+    results: list[Tensor] = []
+    for dtype in DTYPES:
+        for rows, classes in SIZES:
+            results += focal_loss(rows, classes, dtype, device)
+        for count in (0, 1, 31, 64, 65, 300, 1100):
+            results += matching(count, min(count, 37), dtype, device)
+            results += suppression(count, dtype, device)
+            results += coding(count, dtype, device)
+    return results
+
+
+def check_kernels() -> dict[str, object]:
+    return {"tensors": len(kernels())}
+
+
+def check_determinism(runs: int = 100) -> dict[str, object]:
+    """Bitwise equal results of repeated runs on the same input."""
+
+    def once(function: Callable[..., list[Tensor]], *arguments: object) -> list[Tensor]:
+        torch.manual_seed(5)
+        return function(*arguments)
+
+    cases: list[tuple[object, ...]] = [
+        *[(focal_loss, 5_000, 80, dtype, "cuda") for dtype in DTYPES],
+        *[(matching, 50_000, 200, dtype, "cuda") for dtype in DTYPES],
+        *[(suppression, 5_000, dtype, "cuda") for dtype in DTYPES],
+        *[(coding, 50_000, dtype, "cuda") for dtype in DTYPES],
+    ]
+    for function, *arguments in cases:
+        first = once(function, *arguments)  # type: ignore[arg-type]
+        for _ in range(runs - 1):
+            again = once(function, *arguments)  # type: ignore[arg-type]
+            for a, b in zip(first, again, strict=True):
+                if not torch.equal(a.nan_to_num(), b.nan_to_num()):
+                    raise AssertionError(f"{function} {arguments} differs between runs")
+    return {"runs": runs, "cases": len(cases)}
+
+
+def check_equality(cases: int = 1000) -> dict[str, object]:
+    """Matches and kept indices of CPU and CUDA are the same, bit by bit."""
+    for seed in range(cases):
+        dtype = DTYPES[seed % len(DTYPES)]
+        count = int(torch.randint(1, 2000, (), generator=torch.Generator().manual_seed(seed)))
+        both = []
+        for device in ("cpu", "cuda"):
+            torch.manual_seed(seed)
+            both.append([*matching(count, 1 + seed % 60, dtype, device), *suppression(count, dtype, device)])
+        for number, (a, b) in enumerate(zip(*both, strict=True)):
+            if not torch.equal(a, b.cpu()):
+                raise AssertionError(f"case {seed}, result {number}, {dtype}: CPU and CUDA differ")
+    return {"cases": cases}
+
+
+if __name__ == "__main__":
+    torch.manual_seed(0)
+    figures = {"kernels": check_kernels, "determinism": check_determinism, "equality": check_equality}[sys.argv[1]]()
+    torch.cuda.synchronize()
+    print(json.dumps(figures))
