@@ -16,6 +16,7 @@ struct FocalDevice {
   double* partial;                // [kFocalMaxBlocks] workspace of the reduction
   unsigned* done;                 // [] zero
   void* result;                   // [] the sum or mean
+  int64_t first;                  // elements [first, n) are computed: 0 but in tests of large indices
   int64_t n;                      // elements
   cudaStream_t stream;
 };
@@ -34,7 +35,7 @@ FocalKernelArguments<T, TargetT> focal_arguments(const FocalProblem& problem, co
   a.counted = device.counted;
   a.value = static_cast<T*>(problem.value);
   a.derivative = static_cast<T*>(problem.derivative);
-  a.first = 0;
+  a.first = device.first;
   a.n = device.n;
   a.classes = Divider::of(problem.classes);
   a.ignore_index = problem.ignore_index;
@@ -48,7 +49,7 @@ FocalKernelArguments<T, TargetT> focal_arguments(const FocalProblem& problem, co
 template <class T, class TargetT, Gamma G>
 void launch_focal_loss(const FocalProblem& problem, const FocalDevice& device, bool reduced) {
   const FocalKernelArguments<T, TargetT> a = focal_arguments<T, TargetT>(problem, device);
-  const int64_t packs = ceil_div<int64_t>(device.n, kFocalPack<T>);
+  const int64_t packs = ceil_div<int64_t>(device.n - device.first, kFocalPack<T>);
   const int64_t blocks = ceil_div<int64_t>(packs, kFocalThreads);
   if (reduced) {
     const dim3 grid(static_cast<unsigned>(blocks < 1 ? 1 : blocks < kFocalMaxBlocks ? blocks : kFocalMaxBlocks));

@@ -1,0 +1,270 @@
+// Finds hazards whatever order the threads happened to run in: two accesses to a byte, one of them a write, that no
+// barrier, warp synchronisation or fenced atomic orders. Also reads of bytes that nobody wrote, and accesses outside
+// registered memory. Kernels are compiled with -fsanitize=thread; race_entry.cpp brings their accesses here.
+//
+// A byte remembers its last write and up to four reads, chosen so that more than one warp is among them. What may be
+// missed: a write by a lane that is ordered after all remembered reads of its own warp, but not after a fifth.
+#include <algorithm>
+#include <cstdio>
+#include <map>
+#include <set>
+#include <unordered_map>
+#include <vector>
+
+#include "emulator/emulator.h"
+#include "emulator/race_checker.h"
+
+extern "C" const char __executable_start[], _end[];
+
+namespace emulator::race {
+namespace {
+
+constexpr int kWarp = 32, kThreads = 1024, kReads = 4;
+constexpr size_t kShown = 8;  // hazards written out
+
+// Who touched a byte, and when in the order of barriers (epoch) and warp synchronisations (clock).
+struct Access {
+  uint32_t launch = 0;
+  uint32_t epoch = 0;
+  uint64_t block = 0;
+  uint32_t clock = 0;
+  int32_t thread = -1;
+  const void* pc = nullptr;
+  bool is_atomic = false;
+};
+
+struct Byte {
+  Access write;
+  Access reads[kReads];
+};
+
+struct Region {
+  uintptr_t start, end;
+  const char* name;
+  bool is_shared, is_filled;
+  std::vector<Byte> bytes;
+};
+
+// A release by a fenced atomic: what its block did before is ordered before whoever reads the atomic after.
+struct Release {
+  uint32_t epoch;
+  int32_t thread;
+};
+struct Acquired {
+  Release release;
+  int32_t by;
+  uint32_t at_epoch;
+};
+
+std::map<uintptr_t, Region> regions;  // by start
+uint32_t launch_number;
+uint64_t block_number;
+uint32_t epoch;
+int32_t thread = -1;  // the running CUDA thread; -1: the host
+uintptr_t stack_start, stack_end, closure_start, closure_end;
+uint32_t clocks[kThreads];
+uint32_t seen[kThreads][kWarp];  // clocks of the lanes of its warp that a thread is ordered after
+bool fenced[kThreads];
+std::unordered_map<uintptr_t, std::map<uint64_t, Release>> released;  // by the atomic's address, by block
+std::map<uint64_t, Acquired> acquired;                                // by block, of the running block
+size_t hazards;
+std::set<std::pair<const void*, const void*>> shown;
+std::string report;
+
+bool is_ordered(const Access& before) {
+  if (before.launch != launch_number) return true;
+  if (before.block != block_number) {
+    const auto found = acquired.find(before.block);
+    if (found == acquired.end()) return false;
+    const Acquired& acquire = found->second;
+    const bool is_mine = acquire.by == thread || acquire.at_epoch < epoch;
+    const Release& release = acquire.release;
+    return is_mine &&
+           (before.epoch < release.epoch || (before.epoch == release.epoch && before.thread == release.thread));
+  }
+  if (before.thread == thread || before.epoch < epoch) return true;
+  if (before.thread / kWarp != thread / kWarp) return false;
+  return seen[thread][before.thread % kWarp] >= before.clock;
+}
+
+std::string place_of(const void* pc) {
+  char text[64];
+  std::snprintf(text, sizeof(text), "pc=%#zx",
+                reinterpret_cast<uintptr_t>(pc) - 1 - reinterpret_cast<uintptr_t>(__executable_start));
+  return text;
+}
+
+void add_hazard(const char* what, const Region* region, uintptr_t address, const void* pc, const Access* other) {
+  ++hazards;
+  if (!shown.insert({pc, other != nullptr ? other->pc : nullptr}).second || shown.size() > kShown) return;
+  char text[256];
+  if (region != nullptr) {
+    std::snprintf(text, sizeof(text), "%s: byte %zu of %s, thread %d of block %llu ", what, address - region->start,
+                  region->name, thread, static_cast<unsigned long long>(block_number));
+  } else {
+    std::snprintf(text, sizeof(text), "%s, thread %d of block %llu ", what, thread,
+                  static_cast<unsigned long long>(block_number));
+  }
+  report += "\n  " + (text + place_of(pc));
+  if (other != nullptr) {
+    std::snprintf(text, sizeof(text), ", against thread %d of block %llu ", other->thread,
+                  static_cast<unsigned long long>(other->block));
+    report += text + place_of(other->pc);
+  }
+}
+
+Region* find_region(uintptr_t address) {
+  static uintptr_t last = 0;
+  auto found = regions.find(last);
+  if (found != regions.end() && address >= found->second.start && address < found->second.end) return &found->second;
+  found = regions.upper_bound(address);
+  if (found == regions.begin()) return nullptr;
+  --found;
+  if (address >= found->second.end) return nullptr;
+  last = found->first;
+  return &found->second;
+}
+
+void remember_read(Byte& byte, const Access& mine) {
+  int same_warp = -1, warps = 0;
+  for (int i = 0; i < kReads; ++i) {
+    Access& read = byte.reads[i];
+    if (read.thread < 0 || read.launch != launch_number || is_ordered(read)) {
+      read = mine;
+      return;
+    }
+    const bool is_same = read.block == block_number && read.thread / kWarp == thread / kWarp;
+    if (is_same) same_warp = i;
+    warps += is_same ? 0 : 1;
+  }
+  // Full of reads that may run together: keep other warps represented, and this one by its latest lane.
+  if (same_warp >= 0 && warps > 0) {
+    byte.reads[same_warp] = mine;
+  } else if (same_warp < 0) {
+    byte.reads[kReads - 1] = mine;
+  }
+}
+
+void touch(Byte& byte, const Region& region, uintptr_t address, const Access& mine, bool is_write) {
+  if (byte.write.thread >= 0 && !is_ordered(byte.write) && !(mine.is_atomic && byte.write.is_atomic)) {
+    add_hazard(is_write ? "write after write" : "read after write", &region, address, mine.pc, &byte.write);
+  }
+  if (!is_write) {
+    const bool is_written = region.is_shared ? byte.write.launch == launch_number && byte.write.block == block_number
+                                             : byte.write.launch != 0;
+    if (!region.is_filled && !is_written)
+      add_hazard("read of a byte that nobody wrote", &region, address, mine.pc, nullptr);
+    remember_read(byte, mine);
+    return;
+  }
+  for (const Access& read : byte.reads) {
+    if (read.thread >= 0 && !is_ordered(read)) {
+      add_hazard("write after read", &region, address, mine.pc, &read);
+      break;
+    }
+  }
+  byte.write = mine;
+}
+
+void add_region(void* memory, size_t bytes, const char* name, bool is_shared, bool is_filled) {
+  const auto start = reinterpret_cast<uintptr_t>(memory);
+  Region& region = regions[start];
+  region = Region{start, start + bytes, name, is_shared, is_filled, {}};
+  region.bytes.resize(bytes);
+}
+
+}  // namespace
+
+void access(const void* memory, size_t bytes, bool is_write, bool is_atomic, const void* pc) {
+  if (thread < 0) return;
+  const auto address = reinterpret_cast<uintptr_t>(memory);
+  if (address >= stack_start && address < stack_end) return;
+  if (address >= closure_start && address < closure_end) return;
+  Region* region = find_region(address);
+  if (region == nullptr) {
+    const bool is_image = address >= reinterpret_cast<uintptr_t>(__executable_start) &&
+                          address < reinterpret_cast<uintptr_t>(_end);  // constants, the emulator's own variables
+    if (!is_image) {
+      add_hazard(is_write ? "write outside every array" : "read outside every array", nullptr, address, pc, nullptr);
+    }
+    return;
+  }
+  if (address + bytes > region->end) {
+    add_hazard("access past the end", region, region->end, pc, nullptr);
+    bytes = region->end - address;
+  }
+  const Access mine{launch_number, epoch, block_number, clocks[thread], thread, pc, is_atomic};
+  for (size_t i = 0; i < bytes; ++i)
+    touch(region->bytes[address - region->start + i], *region, address + i, mine, is_write);
+  if (is_write && !region->is_shared && !is_atomic) fenced[thread] = false;
+}
+
+void begin_launch(const void* closure, size_t bytes) {
+  ++launch_number;
+  released.clear();
+  hazards = 0;
+  shown.clear();
+  report.clear();
+  closure_start = reinterpret_cast<uintptr_t>(closure);
+  closure_end = closure_start + bytes;
+}
+
+std::string end_launch() {
+  thread = -1;
+  for (auto it = regions.begin(); it != regions.end();) it = it->second.is_shared ? regions.erase(it) : std::next(it);
+  return hazards == 0 ? std::string() : "race checker: " + std::to_string(hazards) + " hazards" + report;
+}
+
+void begin_block(uint64_t block) {
+  block_number = block;
+  epoch = 1;
+  acquired.clear();
+  std::fill_n(clocks, kThreads, 1u);
+  std::fill_n(fenced, kThreads, true);
+  for (auto& row : seen) std::fill_n(row, kWarp, 0u);
+}
+
+void resume_thread(int index, const void* stack, size_t bytes) {
+  thread = index;
+  stack_start = reinterpret_cast<uintptr_t>(stack);
+  stack_end = stack_start + bytes;
+}
+
+void suspend_thread() { thread = -1; }
+
+void at_barrier() { ++epoch; }
+
+void at_syncwarp(int warp, unsigned mask) {
+  uint32_t joined[kWarp] = {};
+  for (int lane = 0; lane < kWarp; ++lane) {
+    if ((mask >> lane & 1) == 0) continue;
+    const int index = warp * kWarp + lane;
+    for (int i = 0; i < kWarp; ++i) joined[i] = std::max(joined[i], seen[index][i]);
+    joined[lane] = std::max(joined[lane], clocks[index]);
+    ++clocks[index];
+  }
+  for (int lane = 0; lane < kWarp; ++lane) {
+    if ((mask >> lane & 1) != 0) std::copy_n(joined, kWarp, seen[warp * kWarp + lane]);
+  }
+}
+
+void at_fence() { fenced[thread] = true; }
+
+void at_atomic(void* memory, size_t bytes, const void* pc) {
+  access(memory, bytes, true, true, pc);
+  auto& releases = released[reinterpret_cast<uintptr_t>(memory)];
+  for (const auto& [block, release] : releases) {
+    if (block != block_number) acquired[block] = Acquired{release, thread, epoch};
+  }
+  if (fenced[thread]) releases[block_number] = Release{epoch, thread};
+}
+
+void shared_memory(void* memory, size_t bytes) { add_region(memory, bytes, "shared memory", true, false); }
+
+void global_memory(void* memory, size_t bytes, const char* name, bool is_filled) {
+  add_region(memory, bytes, name, false, is_filled);
+}
+
+void forget_global_memory() { regions.clear(); }
+
+}  // namespace emulator::race

@@ -1,0 +1,11 @@
+// Where the instrumented accesses of kernels arrive.
+#pragma once
+
+#include <cstddef>
+
+namespace emulator::race {
+
+// pc: the return address of the instrumented access.
+void access(const void* memory, size_t bytes, bool is_write, bool is_atomic, const void* pc);
+
+}  // namespace emulator::race

@@ -1,0 +1,72 @@
+// The kernels of focal_loss/, launched as by focal_loss_op.cu.
+#include "case.h"
+#include "focal_loss/focal_loss_launch.cuh"
+
+using namespace retina_ops;
+
+namespace {
+
+size_t bytes_of(Dtype dtype) { return dtype == Dtype::kFloat64 ? 8 : dtype == Dtype::kFloat32 ? 4 : 2; }
+
+template <class T>
+void scale(const Case& c) {
+  auto* data = c.array<T>("grad");
+  const int64_t n = c.integer("n");
+  const int64_t packs = ceil_div<int64_t>(n, kFocalPack<T>);
+  launch(scale_gradient_kernel<T>, dim3(static_cast<unsigned>(ceil_div<int64_t>(packs, kFocalThreads))),
+         dim3(kFocalThreads), 0, nullptr, data, c.array<double>("scale"), n, is_aligned(data, 16));
+}
+
+}  // namespace
+
+// The first logit is element `first`: the arrays' pointers are moved back by as much.
+void run_focal_loss(const Case& c) {
+  const Dtype dtype = c.dtype("dtype"), soft_dtype = c.dtype("soft_dtype");
+  const int64_t first = c.integer("first"), classes = c.integer("classes");
+  const int64_t shift = first * static_cast<int64_t>(bytes_of(dtype));
+  FocalProblem problem{};
+  problem.logits = c.array("logits", shift);
+  problem.dtype = dtype;
+  problem.classes = classes;
+  problem.labels = c.array<int64_t>("labels", first / classes * 8);
+  problem.soft_targets = c.array("soft_targets", first * static_cast<int64_t>(bytes_of(soft_dtype)));
+  problem.soft_dtype = soft_dtype;
+  problem.ignore_index = c.integer("ignore_index");
+  problem.alpha_per_class = c.array("alpha_per_class");
+  problem.alpha = c.number("alpha");
+  problem.gamma = c.number("gamma");
+  problem.order = static_cast<int>(c.integer("order"));
+  problem.value = c.array("value", shift);
+  problem.derivative = c.array("derivative", shift);
+  problem.upstream = c.array("upstream", shift);
+  FocalDevice device{};
+  device.upstream_scalar = c.array<double>("upstream_scalar");
+  device.counted = c.array<int64_t>("counted");
+  device.partial = c.array<double>("partial");
+  device.done = c.array<unsigned>("done");
+  device.result = c.array("result");
+  device.first = first;
+  device.n = first + c.integer("n");
+  const bool reduced = c.flag("reduced");
+  if (problem.labels != nullptr) {
+    launch_focal_loss_labels(problem, device, reduced);
+  } else {
+    launch_focal_loss_soft(problem, device, reduced);
+  }
+}
+
+void run_focal_loss_count(const Case& c) {
+  auto* counted = c.array<unsigned long long>("counts");
+  launch(focal_loss_count_kernel<kFocalThreads>, dim3(static_cast<unsigned>(c.integer("blocks"))), dim3(kFocalThreads),
+         0, nullptr, c.array<int64_t>("labels"), c.integer("rows"), c.integer("classes"), c.integer("ignore_index"),
+         counted, counted + 1);
+}
+
+void run_scale_gradient(const Case& c) {
+  switch (c.dtype("dtype")) {
+    case Dtype::kFloat32: return scale<float>(c);
+    case Dtype::kFloat64: return scale<double>(c);
+    case Dtype::kFloat16: return scale<__half>(c);
+    case Dtype::kBFloat16: return scale<__nv_bfloat16>(c);
+  }
+}

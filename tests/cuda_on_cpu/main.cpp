@@ -1,0 +1,52 @@
+// Runs cases: main ORDER SEED FOLDER...; a case that breaks a rule ends the program with its report and status 3.
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <exception>
+#include <map>
+
+#include "case.h"
+#include "emulator/emulator.h"
+
+namespace {
+
+const std::map<std::string, void (*)(const Case&)> kKernels = {
+    {"focal_loss", run_focal_loss},
+    {"focal_loss_count", run_focal_loss_count},
+    {"scale_gradient", run_scale_gradient},
+    {"box_iou", run_box_iou},
+    {"box_coding", run_box_coding},
+    {"match_anchors", run_match_anchors},
+    {"nms", run_nms},
+};
+
+// A folder's name is KERNEL or KERNEL-anything.
+std::string kernel_of(const std::string& folder) {
+  const std::string name = folder.substr(folder.find_last_of('/') + 1);
+  return name.substr(0, name.find('-'));
+}
+
+}  // namespace
+
+int main(int count, char** arguments) {
+  if (count < 3) return 2;
+  const std::string order = arguments[1];
+  emulator::config.order = order == "reverse"  ? emulator::Order::kReverse
+                           : order == "random" ? emulator::Order::kRandom
+                                               : emulator::Order::kForward;
+  emulator::config.seed = std::strtoull(arguments[2], nullptr, 10);
+  for (int i = 3; i < count; ++i) {
+    try {
+      const Case c(arguments[i]);
+      kKernels.at(kernel_of(arguments[i]))(c);
+      c.save();
+    } catch (const emulator::Violation& violation) {
+      std::fprintf(stderr, "%s: %s\n", arguments[i], violation.what());
+      return 3;
+    } catch (const std::exception& error) {
+      std::fprintf(stderr, "%s: %s\n", arguments[i], error.what());
+      return 2;
+    }
+  }
+  return 0;
+}
