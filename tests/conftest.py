@@ -1,18 +1,27 @@
-"""Devices to test on, and how a skip for a missing tool is counted."""
+"""Devices to test on, the seed, and the real data."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
 import torch
+from requirements import SHARED_DATA, require
 
-SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--schedules", type=int, default=20, help="random schedules of the emulated CUDA kernels")
+    parser.addoption(
+        "--variants", nargs="+", default=["sanitizers", "races"], help="how the emulated CUDA kernels are compiled"
+    )
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """A test that takes `device` runs on every device there is."""
+    """A test that takes `device` runs on every device there is; one that takes `schedule`, in --schedules seeds."""
+    if "gpu" in metafunc.fixturenames:
+        metafunc.parametrize("gpu", metafunc.config.getoption("--variants"), indirect=True, scope="module")
+    if "schedule" in metafunc.fixturenames:
+        metafunc.parametrize("schedule", range(1, metafunc.config.getoption("--schedules") + 1))
     if "device" in metafunc.fixturenames:
         metafunc.parametrize("device", ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"])
 
@@ -20,15 +29,6 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(20171)
-
-
-def require(condition: bool, what: str) -> None:
-    """Skips because a tool or data is missing; RETINA_OPS_REQUIRE_ALL=1 (CI) makes that a failure."""
-    if condition:
-        return
-    if os.environ.get("RETINA_OPS_REQUIRE_ALL") == "1":
-        pytest.fail(f"missing: {what}")
-    pytest.skip(f"missing: {what}")
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from conftest import require
+from requirements import require
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import SHARED_DATA, require
 from PIL import Image
+from requirements import SHARED_DATA, require
 from training.runs import small_config, write_digits
 
 from retina_ops import __version__

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import SHARED_DATA, require
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
+from requirements import SHARED_DATA, require
 
 from retina_ops.data import DataError, write_json
 from retina_ops.evaluation import evaluate, evaluate_detections, plot_precision_recall
