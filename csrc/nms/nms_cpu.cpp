@@ -1,7 +1,9 @@
-// Comparisons bound it, so the work is to make few. Each class is a segment of its own. A large segment keeps its boxes
-// in a grid (nms_grid.h) and is taken in chunks: all boxes of a chunk are compared with the boxes kept before, in
-// parallel; the survivors then among themselves, in order. A small segment compares with the plain list of its kept
-// boxes; segments run in parallel. No result depends on the number of threads.
+// Comparisons bound it, so the work is to make few. Each class is a segment of its own. A segment compares with the
+// plain list of its kept boxes: all of a small one, and of a large one until the list is long, which it never is where
+// boxes crowd one place and nothing in space could be cut off. From there on a large segment keeps its boxes in a grid
+// (nms_grid.h) and is taken in chunks: all boxes of a chunk are compared with the boxes kept before, in parallel; the
+// survivors then among themselves, in order. Small segments run in parallel. No result depends on the number of
+// threads.
 #include "nms/nms_cpu.h"
 
 #include <algorithm>
@@ -15,6 +17,7 @@ namespace retina_ops {
 namespace {
 
 constexpr size_t kGridSegment = 512;  // boxes from which a grid is worth building
+constexpr size_t kListed = 256;       // kept boxes of a large segment from which the grid takes over
 constexpr size_t kChunk = 2048;
 constexpr size_t kSlice = 128;  // boxes of a chunk that a thread takes at once
 
@@ -41,16 +44,18 @@ RETINA_OPS_HOST_DEVICE void keep_in(KeptGrid<T>& grid, size_t begin, size_t end,
   }
 }
 
-// A small segment, or one of a threshold under 0, for which distance proves nothing: the kept boxes as a list.
+// Decides boxes in order until `limit` are kept; returns how many it decided. Right for every threshold, also under 0,
+// where distance proves nothing.
 template <class T>
-RETINA_OPS_HOST_DEVICE void keep_in_list(const BoxArrays<T>& boxes, T threshold, uint8_t* keeps) {
+RETINA_OPS_HOST_DEVICE size_t keep_in_list(const BoxArrays<T>& boxes, T threshold, size_t limit, uint8_t* keeps) {
   const size_t n = boxes.area.size();
-  BoxArrays<T> kept(n);
-  size_t count = 0;
-  for (size_t i = 0; i < n; ++i) {
+  BoxArrays<T> kept(limit);
+  size_t count = 0, i = 0;
+  for (; i < n && count < limit; ++i) {
     keeps[i] = any_suppresses(kept, 0, count, boxes.box(i), boxes.area[i], threshold) ? 0 : 1;
     if (keeps[i] != 0) kept.set(count++, boxes.box(i), boxes.area[i]);
   }
+  return i;
 }
 
 // The three loops for one instruction set; the bodies above are always inlined and take on the target.
@@ -58,21 +63,21 @@ template <class T>
 struct NmsLoops {
   void (*survivors)(const KeptGrid<T>&, size_t, size_t, uint8_t*);
   void (*keep)(KeptGrid<T>&, size_t, size_t, uint8_t*);
-  void (*keep_list)(const BoxArrays<T>&, T, uint8_t*);
+  size_t (*keep_list)(const BoxArrays<T>&, T, size_t, uint8_t*);
 };
 
-#define RETINA_OPS_NMS_LOOPS(TARGET, NAME)                                                             \
-  template <class T>                                                                                   \
-  TARGET void survivors_##NAME(const KeptGrid<T>& grid, size_t begin, size_t end, uint8_t* survives) { \
-    survivors_in(grid, begin, end, survives);                                                          \
-  }                                                                                                    \
-  template <class T>                                                                                   \
-  TARGET void keep_##NAME(KeptGrid<T>& grid, size_t begin, size_t end, uint8_t* survives) {            \
-    keep_in(grid, begin, end, survives);                                                               \
-  }                                                                                                    \
-  template <class T>                                                                                   \
-  TARGET void keep_list_##NAME(const BoxArrays<T>& boxes, T threshold, uint8_t* keeps) {               \
-    keep_in_list(boxes, threshold, keeps);                                                             \
+#define RETINA_OPS_NMS_LOOPS(TARGET, NAME)                                                               \
+  template <class T>                                                                                     \
+  TARGET void survivors_##NAME(const KeptGrid<T>& grid, size_t begin, size_t end, uint8_t* survives) {   \
+    survivors_in(grid, begin, end, survives);                                                            \
+  }                                                                                                      \
+  template <class T>                                                                                     \
+  TARGET void keep_##NAME(KeptGrid<T>& grid, size_t begin, size_t end, uint8_t* survives) {              \
+    keep_in(grid, begin, end, survives);                                                                 \
+  }                                                                                                      \
+  template <class T>                                                                                     \
+  TARGET size_t keep_list_##NAME(const BoxArrays<T>& boxes, T threshold, size_t limit, uint8_t* keeps) { \
+    return keep_in_list(boxes, threshold, limit, keeps);                                                 \
   }
 
 RETINA_OPS_NMS_LOOPS(, baseline)
@@ -91,21 +96,23 @@ NmsLoops<T> loops_for_isa() {
 }
 
 template <class T>
-void keep_with_grid(const NmsLoops<T>& loops, const BoxArrays<T>& boxes, T threshold, uint8_t* keeps,
-                    const ParallelFor& parallel) {
+void keep_large(const NmsLoops<T>& loops, const BoxArrays<T>& boxes, T threshold, uint8_t* keeps,
+                const ParallelFor& parallel) {
   const size_t n = boxes.area.size();
+  const size_t decided = loops.keep_list(boxes, threshold, kListed, keeps);
+  if (decided == n) return;
   KeptGrid<T> grid(boxes, threshold);
-  for (size_t begin = 0; begin < n; begin += kChunk) {
+  for (size_t i = 0; i < decided; ++i) {
+    if (keeps[i] != 0) grid.add(i);
+  }
+  grid.settle();
+  for (size_t begin = decided; begin < n; begin += kChunk) {
     const size_t end = std::min(n, begin + kChunk);
-    if (begin == 0) {
-      std::fill(keeps, keeps + end, uint8_t(1));
-    } else {
-      const auto slices = static_cast<int64_t>((end - begin + kSlice - 1) / kSlice);
-      parallel(slices, [&](int64_t first, int64_t last) {
-        loops.survivors(grid, begin + static_cast<size_t>(first) * kSlice,
-                        std::min(end, begin + static_cast<size_t>(last) * kSlice), keeps);
-      });
-    }
+    const auto slices = static_cast<int64_t>((end - begin + kSlice - 1) / kSlice);
+    parallel(slices, [&](int64_t first, int64_t last) {
+      loops.survivors(grid, begin + static_cast<size_t>(first) * kSlice,
+                      std::min(end, begin + static_cast<size_t>(last) * kSlice), keeps);
+    });
     loops.keep(grid, begin, end, keeps);
     grid.settle();
   }
@@ -162,7 +169,7 @@ std::vector<int32_t> keep_of(const NmsProblem& problem, int64_t limit, const Par
       const Segment<T>& segment = segments[static_cast<size_t>(s)];
       if (is_large(segment)) continue;
       std::vector<uint8_t> its_keeps(segment.ranks.size());
-      loops.keep_list(segment.boxes, threshold, its_keeps.data());
+      loops.keep_list(segment.boxes, threshold, its_keeps.size(), its_keeps.data());
       write(segment, its_keeps);
     }
   };
@@ -174,7 +181,7 @@ std::vector<int32_t> keep_of(const NmsProblem& problem, int64_t limit, const Par
   for (const Segment<T>& segment : segments) {
     if (!is_large(segment)) continue;
     std::vector<uint8_t> its_keeps(segment.ranks.size());
-    keep_with_grid(loops, segment.boxes, threshold, its_keeps.data(), parallel);
+    keep_large(loops, segment.boxes, threshold, its_keeps.data(), parallel);
     write(segment, its_keeps);
   }
   std::vector<int32_t> kept;
