@@ -7,9 +7,9 @@
 namespace retina_ops {
 
 // best: workspace [batch, gt_capacity] of unsigned (of unsigned long long for float64 boxes), zero.
-// first_block: 0 but in tests of large indices.
+// first_image: 0 but in tests of large indices.
 template <class T>
-void launch_match_anchors(const MatchProblem& problem, void* best, int64_t first_block, cudaStream_t stream) {
+void launch_match_anchors(const MatchProblem& problem, void* best, int64_t first_image, cudaStream_t stream) {
   using A = ArithmeticOf<T>;
   MatchKernelArguments<T> a{};
   a.anchors = static_cast<const T*>(problem.anchors);
@@ -24,21 +24,21 @@ void launch_match_anchors(const MatchProblem& problem, void* best, int64_t first
   a.region_capacity = problem.region_capacity;
   a.anchors_stride = problem.anchors_per_image ? problem.anchor_count : 0;
   a.blocks_per_image = ceil_div<int64_t>(problem.anchor_count, kMatchThreads);
-  a.first_block = first_block;
+  a.first_block = first_image * a.blocks_per_image;
   a.thresholds = {static_cast<A>(problem.fg_iou), static_cast<A>(problem.bg_iou), static_cast<A>(problem.ignore_iof)};
   a.allow_low_quality = problem.allow_low_quality;
   a.aligned = is_aligned(a.anchors, 16) && is_aligned(a.gt_boxes, 16) && is_aligned(a.regions, 16);
-  const dim3 grid(static_cast<unsigned>(problem.batch * a.blocks_per_image - first_block));
+  const dim3 grid(static_cast<unsigned>((problem.batch - first_image) * a.blocks_per_image));
   launch(match_best_kernel<T>, grid, dim3(kMatchThreads), 0, stream, a);
   launch(match_decide_kernel<T>, grid, dim3(kMatchThreads), 0, stream, a);
 }
 
-inline void launch_match_anchors(const MatchProblem& problem, void* best, int64_t first_block, cudaStream_t stream) {
+inline void launch_match_anchors(const MatchProblem& problem, void* best, int64_t first_image, cudaStream_t stream) {
   switch (problem.dtype) {
-    case Dtype::kFloat32: return launch_match_anchors<float>(problem, best, first_block, stream);
-    case Dtype::kFloat64: return launch_match_anchors<double>(problem, best, first_block, stream);
-    case Dtype::kFloat16: return launch_match_anchors<__half>(problem, best, first_block, stream);
-    case Dtype::kBFloat16: return launch_match_anchors<__nv_bfloat16>(problem, best, first_block, stream);
+    case Dtype::kFloat32: return launch_match_anchors<float>(problem, best, first_image, stream);
+    case Dtype::kFloat64: return launch_match_anchors<double>(problem, best, first_image, stream);
+    case Dtype::kFloat16: return launch_match_anchors<__half>(problem, best, first_image, stream);
+    case Dtype::kBFloat16: return launch_match_anchors<__nv_bfloat16>(problem, best, first_image, stream);
   }
 }
 

@@ -7,33 +7,33 @@
 namespace retina_ops {
 
 template <class T, int kPack>
-void launch_box_iou_pack(const BoxIouProblem& problem, int64_t batch, int64_t first_block, cudaStream_t stream) {
+void launch_box_iou_pack(const BoxIouProblem& problem, int64_t first_image, int64_t batch, cudaStream_t stream) {
   const auto* boxes1 = static_cast<const T*>(problem.boxes1);
   const auto* boxes2 = static_cast<const T*>(problem.boxes2);
-  const int64_t blocks =
-      batch * ceil_div<int64_t>(problem.n, kIouRows) * ceil_div<int64_t>(problem.m, int64_t(kIouThreads) * kPack);
-  launch(box_iou_kernel<T, kPack>, dim3(static_cast<unsigned>(blocks - first_block)), dim3(kIouThreads), 0, stream,
-         boxes1, boxes2, problem.n, problem.m, static_cast<ArithmeticOf<T>*>(problem.iou),
-         is_aligned(boxes1, 16) && is_aligned(boxes2, 16), first_block);
+  const int64_t per_image =
+      ceil_div<int64_t>(problem.n, kIouRows) * ceil_div<int64_t>(problem.m, int64_t(kIouThreads) * kPack);
+  launch(box_iou_kernel<T, kPack>, dim3(static_cast<unsigned>((batch - first_image) * per_image)), dim3(kIouThreads), 0,
+         stream, boxes1, boxes2, problem.n, problem.m, static_cast<ArithmeticOf<T>*>(problem.iou),
+         is_aligned(boxes1, 16) && is_aligned(boxes2, 16), first_image * per_image);
 }
 
-// first_block: 0 but in tests of large indices. The output is aligned to 16 bytes.
+// Images [first_image, batch): first_image is 0 but in tests of large indices. The output is aligned to 16 bytes.
 template <class T>
-void launch_box_iou(const BoxIouProblem& problem, int64_t batch, int64_t first_block, cudaStream_t stream) {
+void launch_box_iou(const BoxIouProblem& problem, int64_t first_image, int64_t batch, cudaStream_t stream) {
   constexpr int kPack = 16 / sizeof(ArithmeticOf<T>);
   if (problem.m % kPack == 0) {  // every row of the output is aligned
-    launch_box_iou_pack<T, kPack>(problem, batch, first_block, stream);
+    launch_box_iou_pack<T, kPack>(problem, first_image, batch, stream);
   } else {
-    launch_box_iou_pack<T, 1>(problem, batch, first_block, stream);
+    launch_box_iou_pack<T, 1>(problem, first_image, batch, stream);
   }
 }
 
-inline void launch_box_iou(const BoxIouProblem& problem, int64_t batch, int64_t first_block, cudaStream_t stream) {
+inline void launch_box_iou(const BoxIouProblem& problem, int64_t first_image, int64_t batch, cudaStream_t stream) {
   switch (problem.dtype) {
-    case Dtype::kFloat32: return launch_box_iou<float>(problem, batch, first_block, stream);
-    case Dtype::kFloat64: return launch_box_iou<double>(problem, batch, first_block, stream);
-    case Dtype::kFloat16: return launch_box_iou<__half>(problem, batch, first_block, stream);
-    case Dtype::kBFloat16: return launch_box_iou<__nv_bfloat16>(problem, batch, first_block, stream);
+    case Dtype::kFloat32: return launch_box_iou<float>(problem, first_image, batch, stream);
+    case Dtype::kFloat64: return launch_box_iou<double>(problem, first_image, batch, stream);
+    case Dtype::kFloat16: return launch_box_iou<__half>(problem, first_image, batch, stream);
+    case Dtype::kBFloat16: return launch_box_iou<__nv_bfloat16>(problem, first_image, batch, stream);
   }
 }
 

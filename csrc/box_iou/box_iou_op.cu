@@ -12,7 +12,7 @@ Tensor box_iou_cuda(const Tensor& boxes1, const Tensor& boxes2) {
   const torch::stable::accelerator::DeviceGuard guard(boxes1.get_device_index());
   const BoxIouCall call = check_box_iou(boxes1, boxes2);
   if (call.iou.numel() == 0) return call.iou;
-  launch_box_iou(call.problem, call.batch, 0, current_stream(boxes1));
+  launch_box_iou(call.problem, 0, call.batch, current_stream(boxes1));
   RETINA_OPS_LAUNCH_CHECK();
   return call.iou;
 }

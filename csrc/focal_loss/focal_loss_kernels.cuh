@@ -193,15 +193,16 @@ __global__ void __launch_bounds__(kFocalThreads, kFocalResidentBlocks)
   }
 }
 
-// counted += elements of rows that are not ignored; bad += rows whose label is neither a class, K nor ignore_index.
-// Integer atomics: the result does not depend on their order. counted and bad: [] zero before.
+// counted += elements of rows that are not ignored; bad += rows whose label is neither a class, K nor ignore_index; of
+// rows [first, rows). Integer atomics: the result does not depend on their order. counted and bad: [] zero before.
 template <int kThreads>
 __global__ void __launch_bounds__(kThreads)
-    focal_loss_count_kernel(const int64_t* labels, int64_t rows, int64_t classes, int64_t ignore_index,
+    focal_loss_count_kernel(const int64_t* labels, int64_t first, int64_t rows, int64_t classes, int64_t ignore_index,
                             unsigned long long* counted, unsigned long long* bad) {
   const int64_t stride = static_cast<int64_t>(gridDim.x) * kFocalThreads;
   unsigned long long kept = 0, wrong = 0;
-  for (int64_t row = static_cast<int64_t>(blockIdx.x) * kFocalThreads + threadIdx.x; row < rows; row += stride) {
+  for (int64_t row = first + static_cast<int64_t>(blockIdx.x) * kFocalThreads + threadIdx.x; row < rows;
+       row += stride) {
     const int64_t label = labels[row];
     kept += label != ignore_index ? 1u : 0u;
     wrong += (label < 0 || label > classes) && label != ignore_index ? 1u : 0u;
@@ -215,15 +216,15 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-// grad *= *scale; returns at once where the scale is 1. launch: one thread a pack.
+// grad[first, n) *= *scale; returns at once where the scale is 1. launch: one thread a pack.
 template <class T>
 __global__ void __launch_bounds__(kFocalThreads)
-    scale_gradient_kernel(T* grad, const double* scale, int64_t n, bool aligned) {
+    scale_gradient_kernel(T* grad, const double* scale, int64_t first, int64_t n, bool aligned) {
   using A = ArithmeticOf<T>;
   const A factor = static_cast<A>(*scale);
   if (factor == A(1)) return;
   constexpr int kPack = kFocalPack<T>;
-  const int64_t at = (static_cast<int64_t>(blockIdx.x) * kFocalThreads + threadIdx.x) * kPack;
+  const int64_t at = first + (static_cast<int64_t>(blockIdx.x) * kFocalThreads + threadIdx.x) * kPack;
   if (at >= n) return;
   A values[kPack];
   load_pack(grad + at, n - at, aligned, values);

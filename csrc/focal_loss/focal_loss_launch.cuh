@@ -83,4 +83,35 @@ void launch_for_gamma(const FocalProblem& problem, const FocalDevice& device, bo
   }
 }
 
+constexpr int64_t kFocalCountBlocks = 512;  // at most
+
+// counts: [2] zero; elements of labels [first, rows) that are not ignored, and labels out of range.
+inline void launch_focal_count(const int64_t* labels, int64_t first, int64_t rows, int64_t classes,
+                               int64_t ignore_index, int64_t* counts, cudaStream_t stream) {
+  const int64_t blocks = ceil_div<int64_t>(rows - first, kFocalThreads);
+  if (blocks == 0) return;
+  auto* counted = reinterpret_cast<unsigned long long*>(counts);
+  launch(focal_loss_count_kernel<kFocalThreads>,
+         dim3(static_cast<unsigned>(blocks < kFocalCountBlocks ? blocks : kFocalCountBlocks)), dim3(kFocalThreads), 0,
+         stream, labels, first, rows, classes, ignore_index, counted, counted + 1);
+}
+
+// grad: elements [first, n) are scaled.
+template <class T>
+void launch_scale_gradient(void* grad, const double* scale, int64_t first, int64_t n, cudaStream_t stream) {
+  const int64_t packs = ceil_div<int64_t>(n - first, kFocalPack<T>);
+  launch(scale_gradient_kernel<T>, dim3(static_cast<unsigned>(ceil_div<int64_t>(packs, kFocalThreads))),
+         dim3(kFocalThreads), 0, stream, static_cast<T*>(grad), scale, first, n, is_aligned(grad, 16));
+}
+
+inline void launch_scale_gradient(void* grad, Dtype dtype, const double* scale, int64_t first, int64_t n,
+                                  cudaStream_t stream) {
+  switch (dtype) {
+    case Dtype::kFloat32: return launch_scale_gradient<float>(grad, scale, first, n, stream);
+    case Dtype::kFloat64: return launch_scale_gradient<double>(grad, scale, first, n, stream);
+    case Dtype::kFloat16: return launch_scale_gradient<__half>(grad, scale, first, n, stream);
+    case Dtype::kBFloat16: return launch_scale_gradient<__nv_bfloat16>(grad, scale, first, n, stream);
+  }
+}
+
 }  // namespace retina_ops

@@ -31,15 +31,10 @@ void run(const FocalArguments& arguments, const FocalDevice& device, bool reduce
 // [2] int64 on the device: elements of rows that are not ignored, and rows with a label out of range.
 Tensor count_labels(const FocalArguments& arguments, cudaStream_t stream) {
   Tensor counts = torch::stable::new_zeros(arguments.inputs, {2}, ScalarType::Long);
-  auto* counted = reinterpret_cast<unsigned long long*>(counts.mutable_data_ptr<int64_t>());
-  const int64_t rows = arguments.targets.numel();
-  const int64_t blocks = ceil_div<int64_t>(rows, kFocalThreads);
-  if (blocks > 0) {
-    launch(focal_loss_count_kernel<kFocalThreads>, dim3(static_cast<unsigned>(blocks < 512 ? blocks : 512)),
-           dim3(kFocalThreads), 0, stream, arguments.problem.labels, rows,
-           arguments.inputs.size(arguments.inputs.dim() - 1), arguments.problem.ignore_index, counted, counted + 1);
-    RETINA_OPS_LAUNCH_CHECK();
-  }
+  launch_focal_count(arguments.problem.labels, 0, arguments.targets.numel(),
+                     arguments.inputs.size(arguments.inputs.dim() - 1), arguments.problem.ignore_index,
+                     counts.mutable_data_ptr<int64_t>(), stream);
+  RETINA_OPS_LAUNCH_CHECK();
   return counts;
 }
 
@@ -122,27 +117,14 @@ std::tuple<Tensor, Tensor> sigmoid_focal_loss_reduced_cuda(const Tensor& inputs,
   return {loss, grad};
 }
 
-template <class T>
-void launch_scale(const Tensor& grad, const Tensor& scale, cudaStream_t stream) {
-  const int64_t packs = ceil_div<int64_t>(grad.numel(), kFocalPack<T>);
-  auto* data = static_cast<T*>(grad.mutable_data_ptr());
-  launch(scale_gradient_kernel<T>, dim3(static_cast<unsigned>(ceil_div<int64_t>(packs, kFocalThreads))),
-         dim3(kFocalThreads), 0, stream, data, scale.const_data_ptr<double>(), grad.numel(), is_aligned(data, 16));
-  RETINA_OPS_LAUNCH_CHECK();
-}
-
 void scale_gradient_cuda(Tensor grad, const Tensor& scale) {
   check_scale_gradient(grad, scale);
   const DeviceGuard guard(grad.get_device_index());
   if (grad.numel() == 0) return;
-  const cudaStream_t stream = current_stream(grad);
   const Tensor factor = torch::stable::to(scale, ScalarType::Double);
-  switch (dtype_of(grad)) {
-    case Dtype::kFloat32: return launch_scale<float>(grad, factor, stream);
-    case Dtype::kFloat64: return launch_scale<double>(grad, factor, stream);
-    case Dtype::kFloat16: return launch_scale<__half>(grad, factor, stream);
-    case Dtype::kBFloat16: return launch_scale<__nv_bfloat16>(grad, factor, stream);
-  }
+  launch_scale_gradient(grad.mutable_data_ptr(), dtype_of(grad), factor.const_data_ptr<double>(), 0, grad.numel(),
+                        current_stream(grad));
+  RETINA_OPS_LAUNCH_CHECK();
 }
 
 }  // namespace

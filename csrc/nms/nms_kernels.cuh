@@ -28,13 +28,13 @@ struct NmsBoxes {
   A threshold;
 };
 
-// Box i of the sorted order is input box order[rank[i]] (order[i] where rank is null).
+// Box i of the sorted order is input box order[rank[i]] (order[i] where rank is null), for boxes [first, n).
 // launch: one thread a box, kNmsThreads a block.
 template <class T, class ScoreT>
 __global__ void __launch_bounds__(kNmsThreads)
     nms_gather_kernel(const T* boxes, const ScoreT* scores, const int64_t* classes, const int64_t* order,
-                      const int64_t* rank, NmsBoxes<ArithmeticOf<T>> sorted, bool aligned) {
-  const int64_t i = static_cast<int64_t>(blockIdx.x) * kNmsThreads + threadIdx.x;
+                      const int64_t* rank, NmsBoxes<ArithmeticOf<T>> sorted, int64_t first, bool aligned) {
+  const int64_t i = first + static_cast<int64_t>(blockIdx.x) * kNmsThreads + threadIdx.x;
   bool is_struck = false;
   if (i < sorted.n) {
     const int64_t input = order[rank != nullptr ? rank[i] : i];
@@ -189,28 +189,29 @@ __global__ void __launch_bounds__(kNmsThreads) nms_suppress_kernel(NmsBoxes<A> s
   if (here && thread % kWarpSize == 0) sorted.struck[column / 32] = word;
 }
 
-// Kept bits from the order by class to the order by score: bit rank[i] of by_score where bit i of kept is set.
+// Kept bits [first, n) from the order by class to the order by score: bit rank[i] of by_score where bit i is set.
 // by_score: [ceil(n / 32)] zero before. launch: one thread a box, kNmsThreads a block.
 template <int kThreads>
 __global__ void __launch_bounds__(kThreads)
-    nms_scatter_kernel(const uint32_t* kept, const int64_t* rank, int64_t n, uint32_t* by_score) {
-  const int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
+    nms_scatter_kernel(const uint32_t* kept, const int64_t* rank, int64_t first, int64_t n, uint32_t* by_score) {
+  const int64_t i = first + static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
   if (i >= n || (kept[i / 32] >> (i % 32) & 1) == 0) return;
   atomicOr(&by_score[rank[i] / 32], 1u << (rank[i] % 32));
 }
 
-// The input indices of the kept boxes, in order, padded with -1, and their count. kept: [ceil(n / 32)] in order of
-// score; order: [n]; output: [max_output]; count: []. launch: one block of kThreads, a multiple of 32.
+// The input indices of the kept boxes of [first, n), in order, padded with -1, and their count. kept: [ceil(n / 32)] in
+// order of score; order: [n]; output: [max_output]; count: []. first and kThreads: multiples of 32. launch: one block.
 template <int kThreads>
-__global__ void __launch_bounds__(kThreads) nms_compact_kernel(const uint32_t* kept, const int64_t* order, int64_t n,
-                                                               int64_t* output, int64_t max_output, int64_t* count) {
+__global__ void __launch_bounds__(kThreads)
+    nms_compact_kernel(const uint32_t* kept, const int64_t* order, int64_t first, int64_t n, int64_t* output,
+                       int64_t max_output, int64_t* count) {
   RETINA_OPS_SHARED(int[kThreads / kWarpSize], warp_total);
   const int thread = static_cast<int>(threadIdx.x);
   const int lane = thread % kWarpSize;
   const int64_t words = ceil_div<int64_t>(n, 32);
   int64_t written = 0;
-  for (int64_t first = 0; first < words && written < max_output; first += kThreads) {
-    const int64_t at = first + thread;
+  for (int64_t start = first / 32; start < words && written < max_output; start += kThreads) {
+    const int64_t at = start + thread;
     const uint32_t word = at < words ? kept[at] : 0u;
     const int mine = __popc(word);
     int before = mine;  // inclusive sum over the warp

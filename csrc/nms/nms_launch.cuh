@@ -18,6 +18,7 @@ struct NmsDevice {
   const int64_t* order;    // [n] by descending score
   const int64_t* rank;     // [n] positions in `order`, by class; null without classes
   double threshold;
+  int64_t first;  // boxes [first, n) are taken: 0 but in tests of large indices, a multiple of kNmsChunk
   int64_t n;
   // Workspace.
   void* sorted_boxes;       // [n, 4] of float, or double for float64 boxes
@@ -37,9 +38,9 @@ inline unsigned nms_blocks(int64_t n) { return static_cast<unsigned>(ceil_div<in
 
 template <class T, class ScoreT>
 void launch_nms_gather(const NmsDevice& d, const NmsBoxes<ArithmeticOf<T>>& sorted) {
-  launch(nms_gather_kernel<T, ScoreT>, dim3(nms_blocks(d.n)), dim3(kNmsThreads), 0, d.stream,
+  launch(nms_gather_kernel<T, ScoreT>, dim3(nms_blocks(d.n - d.first)), dim3(kNmsThreads), 0, d.stream,
          static_cast<const T*>(d.boxes), static_cast<const ScoreT*>(d.scores), d.classes, d.order, d.rank, sorted,
-         is_aligned(d.boxes, 16));
+         d.first, is_aligned(d.boxes, 16));
 }
 
 // Leaves the bits of the kept boxes in the order of the scores; returns where.
@@ -55,7 +56,7 @@ const uint32_t* launch_nms_bits(const NmsDevice& d) {
     case Dtype::kFloat16: launch_nms_gather<T, __half>(d, sorted); break;
     case Dtype::kBFloat16: launch_nms_gather<T, __nv_bfloat16>(d, sorted); break;
   }
-  for (int64_t begin = 0; begin < d.n; begin += kNmsChunk) {
+  for (int64_t begin = d.first; begin < d.n; begin += kNmsChunk) {
     const int64_t rows = d.n - begin < kNmsChunk ? d.n - begin : kNmsChunk;
     const int64_t tiles = ceil_div<int64_t>(rows, kNmsTile);
     launch(nms_mask_kernel<A>, dim3(static_cast<unsigned>(tiles * kNmsWords)), dim3(kNmsTile), 0, d.stream, sorted,
@@ -67,8 +68,8 @@ const uint32_t* launch_nms_bits(const NmsDevice& d) {
     }
   }
   if (d.rank == nullptr) return d.kept;
-  launch(nms_scatter_kernel<kNmsThreads>, dim3(nms_blocks(d.n)), dim3(kNmsThreads), 0, d.stream, d.kept, d.rank, d.n,
-         d.by_score);
+  launch(nms_scatter_kernel<kNmsThreads>, dim3(nms_blocks(d.n - d.first)), dim3(kNmsThreads), 0, d.stream, d.kept,
+         d.rank, d.first, d.n, d.by_score);
   return d.by_score;
 }
 
@@ -81,8 +82,8 @@ inline void launch_nms(const NmsDevice& d, int64_t* output, int64_t max_output, 
     case Dtype::kFloat16: bits = launch_nms_bits<__half>(d); break;
     case Dtype::kBFloat16: bits = launch_nms_bits<__nv_bfloat16>(d); break;
   }
-  launch(nms_compact_kernel<kNmsCompactThreads>, dim3(1), dim3(kNmsCompactThreads), 0, d.stream, bits, d.order, d.n,
-         output, max_output, count);
+  launch(nms_compact_kernel<kNmsCompactThreads>, dim3(1), dim3(kNmsCompactThreads), 0, d.stream, bits, d.order, d.first,
+         d.n, output, max_output, count);
 }
 
 }  // namespace retina_ops

@@ -41,13 +41,20 @@ VARIANTS = {
     "coverage": Variant(["-O0", "--coverage"], ["-O2"], ["--coverage"]),
 }
 EMULATOR = ("case.cpp", "emulator/fiber.cpp", "emulator/scheduler.cpp")
-MAIN = ("main.cpp", "kernels_focal_loss.cpp", "kernels_boxes.cpp")
-FOCAL = ("focal_loss/focal_loss_labels.cu", "focal_loss/focal_loss_soft.cu")  # of csrc
+KERNELS = {
+    "boxes": (HERE / "kernels_boxes.cpp",),
+    "focal_loss": (
+        HERE / "kernels_focal_loss.cpp",
+        Path("focal_loss/focal_loss_labels.cu"),  # of csrc
+        Path("focal_loss/focal_loss_soft.cu"),
+    ),
+}
 
 
-def build(variant: str, csrc: Path = CSRC) -> Path:
-    """The program that runs cases of every kernel. Compiled once for the same sources."""
-    return compile_program(variant, [*(HERE / name for name in MAIN), *(csrc / name for name in FOCAL)], csrc)
+def build(variant: str, csrc: Path = CSRC, parts: Sequence[str] = tuple(KERNELS)) -> Path:
+    """The program that runs cases of the kernels of `parts`. Compiled once for the same sources."""
+    sources = [csrc / name for part in parts for name in KERNELS[part]]
+    return compile_program(variant, [HERE / "main.cpp", *sources], csrc)
 
 
 def compile_program(variant: str, sources: Sequence[Path], csrc: Path = CSRC) -> Path:
@@ -93,7 +100,7 @@ def symbolized(program: Path, text: str) -> str:
 
 def _digest(variant: str, sources: Sequence[Path], csrc: Path) -> str:
     everything = [*sources, *sorted(HERE.rglob("*.h")), *sorted(HERE.rglob("*.cpp")), *sorted(csrc.rglob("*.*h"))]
-    digest = hashlib.sha256(f"{VARIANTS[variant]}{SHARED}{COMPILER}{csrc}".encode())
+    digest = hashlib.sha256(f"{VARIANTS[variant]}{SHARED}{COMPILER}".encode())
     for path in everything:
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]

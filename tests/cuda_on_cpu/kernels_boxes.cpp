@@ -13,10 +13,15 @@ int64_t bytes_of_box(Dtype dtype) { return 4 * (dtype == Dtype::kFloat64 ? 8 : d
 
 }  // namespace
 
+// The first image is image `first`: the arrays' pointers are moved back by as much.
 void run_box_iou(const Case& c) {
-  const BoxIouProblem problem{c.array("boxes1"), c.array("boxes2"), c.dtype("dtype"),
-                              c.integer("n"),    c.integer("m"),    c.array("iou")};
-  launch_box_iou(problem, c.integer("batch"), 0, nullptr);
+  const int64_t first = c.integer("first"), n = c.integer("n"), m = c.integer("m");
+  const Dtype dtype = c.dtype("dtype");
+  const int64_t box = bytes_of_box(dtype);
+  const int64_t value = dtype == Dtype::kFloat64 ? 8 : 4;
+  const BoxIouProblem problem{c.array("boxes1", first * n * box),   c.array("boxes2", first * m * box), dtype, n, m,
+                              c.array("iou", first * n * m * value)};
+  launch_box_iou(problem, first, first + c.integer("batch"), nullptr);
 }
 
 // The first box is box `first`: the arrays' pointers are moved back by as much.
@@ -42,43 +47,51 @@ void run_box_coding(const Case& c) {
   launch_box_coding(problem, first, first + c.integer("n"), nullptr);
 }
 
+// The first image is image `first`, as above.
 void run_match_anchors(const Case& c) {
+  const int64_t first = c.integer("first");
+  const Dtype dtype = c.dtype("dtype");
+  const int64_t box = bytes_of_box(dtype);
   MatchProblem problem{};
-  problem.anchors = c.array("anchors");
-  problem.anchors_per_image = c.flag("anchors_per_image");
-  problem.gt_boxes = c.array("gt_boxes");
-  problem.gt_counts = c.array<int32_t>("gt_counts");
-  problem.regions = c.array("regions");
-  problem.region_counts = c.array<int32_t>("region_counts");
-  problem.dtype = c.dtype("dtype");
-  problem.batch = c.integer("batch");
   problem.anchor_count = c.integer("anchor_count");
   problem.gt_capacity = c.integer("gt_capacity");
   problem.region_capacity = c.integer("region_capacity");
+  problem.anchors_per_image = c.flag("anchors_per_image");
+  problem.anchors = c.array("anchors", problem.anchors_per_image ? first * problem.anchor_count * box : 0);
+  problem.gt_boxes = c.array("gt_boxes", first * problem.gt_capacity * box);
+  problem.gt_counts = c.array<int32_t>("gt_counts", first * 4);
+  problem.regions = c.array("regions", first * problem.region_capacity * box);
+  problem.region_counts = c.array<int32_t>("region_counts", first * 4);
+  problem.dtype = dtype;
+  problem.batch = first + c.integer("batch");
   problem.fg_iou = c.number("fg_iou");
   problem.bg_iou = c.number("bg_iou");
   problem.ignore_iof = c.number("ignore_iof");
   problem.allow_low_quality = c.flag("allow_low_quality");
-  problem.matches = c.array<int64_t>("matches");
-  launch_match_anchors(problem, c.array("best"), 0, nullptr);
+  problem.matches = c.array<int64_t>("matches", first * problem.anchor_count * 8);
+  void* best = c.array("best", first * problem.gt_capacity * (dtype == Dtype::kFloat64 ? 8 : 4));
+  launch_match_anchors(problem, best, first, nullptr);
 }
 
+// The first box is box `first`; `order` and `rank` count from there too.
 void run_nms(const Case& c) {
+  const int64_t first = c.integer("first"), bits = first / 8;
   NmsDevice d{};
-  d.boxes = c.array("boxes");
   d.box_dtype = c.dtype("box_dtype");
-  d.scores = c.array("scores");
   d.score_dtype = c.dtype("score_dtype");
-  d.classes = c.array<int64_t>("classes");
-  d.order = c.array<int64_t>("order");
-  d.rank = c.array<int64_t>("rank");
+  d.boxes = c.array("boxes", first * bytes_of_box(d.box_dtype));
+  d.scores = c.array("scores", first * bytes_of_box(d.score_dtype) / 4);
+  d.classes = c.array<int64_t>("classes", first * 8);
+  d.order = c.array<int64_t>("order", first * 8);
+  d.rank = c.array<int64_t>("rank", first * 8);
   d.threshold = c.number("threshold");
-  d.n = c.integer("n");
-  d.sorted_boxes = c.array("sorted_boxes");
-  d.sorted_classes = c.array<int64_t>("sorted_classes");
-  d.struck = c.array<uint32_t>("struck");
-  d.kept = c.array<uint32_t>("kept");
+  d.first = first;
+  d.n = first + c.integer("n");
+  d.sorted_boxes = c.array("sorted_boxes", first * (d.box_dtype == Dtype::kFloat64 ? 32 : 16));
+  d.sorted_classes = c.array<int64_t>("sorted_classes", first * 8);
+  d.struck = c.array<uint32_t>("struck", bits);
+  d.kept = c.array<uint32_t>("kept", bits);
   d.mask = c.array<uint64_t>("mask");
-  d.by_score = c.array<uint32_t>("by_score");
+  d.by_score = c.array<uint32_t>("by_score", bits);
   launch_nms(d, c.array<int64_t>("output"), c.integer("max_output"), c.array<int64_t>("count"));
 }

@@ -8,15 +8,6 @@ namespace {
 
 size_t bytes_of(Dtype dtype) { return dtype == Dtype::kFloat64 ? 8 : dtype == Dtype::kFloat32 ? 4 : 2; }
 
-template <class T>
-void scale(const Case& c) {
-  auto* data = c.array<T>("grad");
-  const int64_t n = c.integer("n");
-  const int64_t packs = ceil_div<int64_t>(n, kFocalPack<T>);
-  launch(scale_gradient_kernel<T>, dim3(static_cast<unsigned>(ceil_div<int64_t>(packs, kFocalThreads))),
-         dim3(kFocalThreads), 0, nullptr, data, c.array<double>("scale"), n, is_aligned(data, 16));
-}
-
 }  // namespace
 
 // The first logit is element `first`: the arrays' pointers are moved back by as much.
@@ -56,17 +47,14 @@ void run_focal_loss(const Case& c) {
 }
 
 void run_focal_loss_count(const Case& c) {
-  auto* counted = c.array<unsigned long long>("counts");
-  launch(focal_loss_count_kernel<kFocalThreads>, dim3(static_cast<unsigned>(c.integer("blocks"))), dim3(kFocalThreads),
-         0, nullptr, c.array<int64_t>("labels"), c.integer("rows"), c.integer("classes"), c.integer("ignore_index"),
-         counted, counted + 1);
+  const int64_t first = c.integer("first");
+  launch_focal_count(c.array<int64_t>("labels", first * 8), first, first + c.integer("rows"), c.integer("classes"),
+                     c.integer("ignore_index"), c.array<int64_t>("counts"), nullptr);
 }
 
 void run_scale_gradient(const Case& c) {
-  switch (c.dtype("dtype")) {
-    case Dtype::kFloat32: return scale<float>(c);
-    case Dtype::kFloat64: return scale<double>(c);
-    case Dtype::kFloat16: return scale<__half>(c);
-    case Dtype::kBFloat16: return scale<__nv_bfloat16>(c);
-  }
+  const Dtype dtype = c.dtype("dtype");
+  const int64_t first = c.integer("first");
+  launch_scale_gradient(c.array("grad", first * static_cast<int64_t>(bytes_of(dtype))), dtype, c.array<double>("scale"),
+                        first, first + c.integer("n"), nullptr);
 }

@@ -4,13 +4,39 @@
 
 #include <new>
 
+#if defined(__x86_64__)
+__asm__(R"(
+.text
+.globl emulator_switch_stack
+.type emulator_switch_stack, @function
+emulator_switch_stack:
+  pushq %rbp
+  pushq %rbx
+  pushq %r12
+  pushq %r13
+  pushq %r14
+  pushq %r15
+  movq %rsp, (%rdi)
+  movq %rsi, %rsp
+  popq %r15
+  popq %r14
+  popq %r13
+  popq %r12
+  popq %rbx
+  popq %rbp
+  ret
+.size emulator_switch_stack, .-emulator_switch_stack
+)");
+#endif
+
 namespace emulator {
 namespace {
 
 constexpr size_t kGuard = 4096;
 constexpr size_t kStack = 256 << 10;  // sanitizers make frames large
+constexpr size_t kStartFrame = 4096;
 
-ucontext_t host_context;
+Context host_context;
 Fiber::Entry current_entry;
 #if defined(__SANITIZE_ADDRESS__)
 const void* host_stack;
@@ -33,14 +59,11 @@ void Fiber::prepare(Entry entry) {
     stack_ = static_cast<char*>(memory) + kGuard;
   }
 #if defined(__SANITIZE_ADDRESS__)
-  __asan_unpoison_memory_region(stack_, kStack);
+  // The kernel has returned and left no frame; only that of start, at the top, was never left.
+  __asan_unpoison_memory_region(stack_ + kStack - kStartFrame, kStartFrame);
 #endif
   current_entry = entry;
-  getcontext(&context_);
-  context_.uc_stack.ss_sp = stack_;
-  context_.uc_stack.ss_size = kStack;
-  context_.uc_link = nullptr;
-  makecontext(&context_, &Fiber::start, 0);
+  make_context(context_, stack_, kStack, &Fiber::start);
 }
 
 void Fiber::start() {
@@ -61,7 +84,7 @@ void Fiber::resume() {
   void* fake = nullptr;
   __sanitizer_start_switch_fiber(&fake, stack_, kStack);
 #endif
-  swapcontext(&host_context, &context_);
+  switch_context(host_context, context_);
 #if defined(__SANITIZE_ADDRESS__)
   __sanitizer_finish_switch_fiber(fake, nullptr, nullptr);
 #endif
@@ -72,7 +95,7 @@ void Fiber::suspend() {
   void* fake = nullptr;
   __sanitizer_start_switch_fiber(&fake, host_stack, host_stack_bytes);
 #endif
-  swapcontext(&running->context_, &host_context);
+  switch_context(running->context_, host_context);
 #if defined(__SANITIZE_ADDRESS__)
   __sanitizer_finish_switch_fiber(fake, &host_stack, &host_stack_bytes);
 #endif

@@ -1,9 +1,9 @@
 // A stack and a place on it: what the scheduler switches between.
 #pragma once
 
-#include <ucontext.h>
-
 #include <cstddef>
+
+#include "emulator/context.h"
 
 #if defined(__SANITIZE_ADDRESS__)
 #include <sanitizer/asan_interface.h>
@@ -32,7 +32,7 @@ class Fiber {
 
  private:
   char* stack_ = nullptr;  // above a page that nothing may touch
-  ucontext_t context_{};
+  Context context_{};
   static void start();
 };
 
