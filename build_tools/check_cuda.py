@@ -1,33 +1,46 @@
-"""Compiles every CUDA source with warnings as errors and reports what ptxas says of each kernel. Needs no GPU.
+"""Compiles every CUDA source with warnings as errors and checks the generated code. Needs no GPU.
 
-python build_tools/check_cuda.py [--arch 80 90]
+No spills; registers and shared memory within build_tools/cuda_budget.json; 16-byte accesses where memory is the bound.
+python build_tools/check_cuda.py [--arch 80 90 | --all] [--update]
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
+import cuda_report
 import cuda_toolkit
 
 ROOT = Path(__file__).resolve().parents[1]
-# Kernels of float64 call log, exp and division of the device library; the bytes that their call frames may use.
-FLOAT64_FRAME = 64
+OLDEST = 75  # of the architectures that PyTorch's CUDA 13 builds support
 
 
-def compile_source(nvcc: Path, build: dict, source: str, arch: str, include: str) -> tuple[str, str, int]:
+@dataclass(frozen=True)
+class Compiled:
+    """One source for one architecture."""
+
+    source: str
+    arch: str
+    kernels: list[cuda_report.Kernel]
+    problems: list[str]
+
+
+def compile_source(home: Path, build: dict, source: str, arch: str, include: str) -> Compiled:
     with tempfile.TemporaryDirectory() as folder:
+        cubin = Path(folder) / "out.cubin"
         command = [
-            str(nvcc),
+            str(home / "bin/nvcc"),
             *[flag for flag in build["nvcc_flags"] if flag not in ("--threads", "2")],
             f"-std=c++{build['cxx_standard']}",
-            f"-gencode=arch=compute_{arch},code=sm_{arch}",
+            f"-arch=sm_{arch}",
             "--resource-usage",
             "-Werror=all-warnings",
             "-DUSE_CUDA",
@@ -35,55 +48,69 @@ def compile_source(nvcc: Path, build: dict, source: str, arch: str, include: str
             f"-I{ROOT / 'csrc'}",
             "-isystem",
             include,
-            "-c",
+            "-cubin",
             str(ROOT / "csrc" / source),
             "-o",
-            str(Path(folder) / "out.o"),
+            str(cubin),
         ]
         run = subprocess.run(command, capture_output=True, text=True, check=False)
-    return f"{source} sm_{arch}", run.stdout + run.stderr, run.returncode
+        output = run.stdout + run.stderr
+        if run.returncode:
+            return Compiled(source, arch, [], [output])
+        kernels = cuda_report.kernels_of(output)
+        problems = [problem for kernel in kernels if (problem := kernel.problem())]
+        tool = cuda_report.disassembler()
+        problems += cuda_report.narrow_accesses(tool, cubin) if tool else []
+    return Compiled(source, arch, kernels, problems)
 
 
-def problems_of(output: str) -> tuple[int, list[str]]:
-    """Kernels seen, and those that spill or use local memory."""
-    kernels = re.findall(
-        r"Function properties for (\S+)\n\s*(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads",
-        output,
-    )
-    problems = []
-    for name, frame, stores, loads in kernels:
-        is_float64 = re.search(r"kernelId", name) is not None  # first template argument is double
-        allowed = FLOAT64_FRAME if is_float64 else 0
-        if max(int(frame), int(stores), int(loads)) > allowed:
-            problems.append(f"{name}: {frame} bytes of stack, {stores} and {loads} bytes spilled")
-    return len(kernels), problems
+def architectures(home: Path) -> list[str]:
+    """Those that this nvcc compiles for."""
+    text = subprocess.run([str(home / "bin/nvcc"), "--list-gpu-arch"], capture_output=True, text=True).stdout
+    numbers = sorted(int(line.removeprefix("compute_")) for line in text.split())
+    return [str(number) for number in numbers if number >= OLDEST]
+
+
+def check(home: Path, archs: Sequence[str], update: bool) -> int:
+    """The number of problems, which it prints."""
+    import torch
+
+    include = str(Path(torch.__file__).parent / "include")
+    build = json.loads((ROOT / "csrc/build.json").read_text())
+    jobs = [(source, arch) for arch in archs for source in build["cuda_sources"]]
+    with ThreadPoolExecutor() as pool:
+        compiled = list(pool.map(lambda job: compile_source(home, build, *job, include), jobs))
+    failed = 0
+    measured = {}
+    for arch in archs:
+        of_arch = [each for each in compiled if each.arch == arch]
+        measured[arch] = cuda_report.budget_of(kernel for each in of_arch for kernel in each.kernels)
+        problems = [f"{each.source}: {problem}" for each in of_arch for problem in each.problems]
+        problems += [] if update else cuda_report.over_budget(arch, measured[arch])
+        count = sum(len(each.kernels) for each in of_arch)
+        budget = "within budget" if arch in cuda_report.read_budget() else "no budget recorded"
+        print(f"sm_{arch}: {count} kernels, {'; '.join(problems) or budget}")
+        failed += len(problems)
+    if update:
+        cuda_report.write_budget(measured)
+    if cuda_report.disassembler() is None:
+        print("no nvdisasm: the width of the accesses was not checked")
+    return failed
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--arch", nargs="+", default=["80", "90"])
+    parser.add_argument("--arch", nargs="+", help="default: the oldest supported, 90 and the newest")
+    parser.add_argument("--all", action="store_true", help="every architecture that nvcc knows")
+    parser.add_argument("--update", action="store_true", help="write the figures into the budget")
     arguments = parser.parse_args()
     home = cuda_toolkit.find_toolkit()
     if home is None:
         print("no CUDA toolkit was found; install one (nvcc and headers) and set CUDA_HOME to its folder")
         return 1
-    import torch
-
-    include = str(Path(torch.__file__).parent / "include")
-    build = json.loads((ROOT / "csrc/build.json").read_text())
-    jobs = [(source, arch) for arch in arguments.arch for source in build["cuda_sources"]]
-    failed = 0
-    with ThreadPoolExecutor(2) as pool:
-        runs = pool.map(lambda job: compile_source(home / "bin/nvcc", build, *job, include), jobs)
-        for name, output, code in runs:
-            kernels, problems = problems_of(output)
-            print(f"{name}: {'ok' if code == 0 else 'FAILED'}, {kernels} kernels, {len(problems)} spill")
-            if code != 0:
-                print(output)
-            for problem in problems:
-                print(f"  {problem}")
-            failed += code != 0 or bool(problems)
-    return 1 if failed else 0
+    known = architectures(home)
+    archs = arguments.arch or (known if arguments.all else sorted({known[0], "90", known[-1]}, key=int))
+    return 1 if check(home, archs, arguments.update) else 0
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """The wheel under a torch without CUDA, and the sources against the oldest supported torch. Downloads both.
 
-python build_tools/check_portability.py [wheel] [headers]
+python build_tools/check_portability.py [wheel] [headers] [--all]; --all: the headers of every supported release.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cuda_toolkit
 
 ROOT = Path(__file__).resolve().parents[1]
-OLDEST = "2.10.0"
+RELEASES = ("2.10.0", "2.11.0", "2.12.0", "2.13.0", "2.14.0", "2.15.0")
 CPU_TORCH = "2.13.0"
 # The smallest wheel of that release; its headers are those of every platform.
 HEADER_PLATFORM = [
@@ -40,7 +41,7 @@ def run(*command: str | Path, cwd: Path = ROOT, **environment: str) -> str:
     return done.stdout
 
 
-def check_wheel(folder: Path) -> None:
+def check_wheel(folder: Path, releases: Sequence[str]) -> None:
     """Built here, installed where torch has no CUDA and nothing else is: imported, and every CPU operator tested."""
     run(sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", folder, ".")
     (wheel,) = folder.glob("*.whl")
@@ -61,9 +62,14 @@ def check_wheel(folder: Path) -> None:
     print(f"its CUDA operators: {info['cuda_problem'] or 'loaded'}")
 
 
-def check_headers(folder: Path) -> None:
-    """Every source compiles against the oldest supported release, without a warning."""
-    run(sys.executable, "-m", "pip", "download", "-q", *HEADER_PLATFORM, "-d", folder, f"torch=={OLDEST}")
+def check_headers(folder: Path, releases: Sequence[str]) -> None:
+    """Every source compiles against the headers of each release, without a warning."""
+    for release in releases:
+        compile_against(release, folder / release)
+
+
+def compile_against(release: str, folder: Path) -> None:
+    run(sys.executable, "-m", "pip", "download", "-q", *HEADER_PLATFORM, "-d", folder, f"torch=={release}")
     (archive,) = folder.glob("torch-*.whl")
     with zipfile.ZipFile(archive) as content:
         content.extractall(folder, [name for name in content.namelist() if name.startswith("torch/include/")])
@@ -87,7 +93,7 @@ def check_headers(folder: Path) -> None:
         list(pool.map(lambda command: run(*command), commands))
     cuda = f"and {len(build['cuda_sources'])} CUDA sources" if home is not None else "(no CUDA toolkit: CUDA left out)"
     count = len(build["core_sources"]) + len(build["cpu_sources"])
-    print(f"{count} C++ sources {cuda} compile against torch {OLDEST}")
+    print(f"{count} C++ sources {cuda} compile against torch {release}", flush=True)
 
 
 CHECKS = {"wheel": check_wheel, "headers": check_headers}
@@ -95,10 +101,12 @@ CHECKS = {"wheel": check_wheel, "headers": check_headers}
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("checks", nargs="*", choices=[*CHECKS, []], help="default: all")
-    for name in parser.parse_args().checks or CHECKS:
+    parser.add_argument("checks", nargs="*", choices=[*CHECKS, []], help="default: both")
+    parser.add_argument("--all", action="store_true", help="every supported release, not the oldest alone")
+    arguments = parser.parse_args()
+    for name in arguments.checks or CHECKS:
         with tempfile.TemporaryDirectory() as folder:
-            CHECKS[name](Path(folder))
+            CHECKS[name](Path(folder), RELEASES if arguments.all else RELEASES[:1])
 
 
 if __name__ == "__main__":
