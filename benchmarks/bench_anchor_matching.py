@@ -43,4 +43,13 @@ def bench_match(benchmark, device: str, size: str, row: str, full: bool) -> None
     benchmark.group = f"match_anchors, {len(anchors)} anchors, {size}, float32, {device}"
     size = anchors.numel() * 4
     moved = size + boxes.numel() * 4 + len(anchors) * 8
-    measure(benchmark, device, lambda: function(anchors, boxes), moved=moved, tensor_bytes=size, verify=verify)
+    measure(
+        benchmark,
+        device,
+        lambda: function(anchors, boxes),
+        operator="match_anchors",
+        size=len(boxes),
+        moved=moved,
+        tensor_bytes=size,
+        verify=verify,
+    )

@@ -53,7 +53,17 @@ def bench_box_iou(benchmark, device: str, row: str) -> None:
     benchmark.group = f"box_iou, 100 x 20000, float32, {device}"
     matrix = len(first) * len(second) * 4
     moved = matrix + (first.numel() + second.numel()) * 4
-    measure(benchmark, device, lambda: IOU[row](first, second), moved=moved, tensor_bytes=matrix, verify=verify)
+    measure(
+        benchmark,
+        device,
+        lambda: IOU[row](first, second),
+        operator="box_iou",
+        size=len(first) * len(second),
+        operations=13 * len(first) * len(second),
+        moved=moved,
+        tensor_bytes=matrix,
+        verify=verify,
+    )
 
 
 @pytest.mark.parametrize("row", ENCODE)
@@ -67,7 +77,17 @@ def bench_encode(benchmark, device: str, row: str) -> None:
 
     size = anchors.numel() * 4
     benchmark.group = f"encode_boxes, {len(anchors)} boxes, float32, {device}"
-    measure(benchmark, device, lambda: ENCODE[row](boxes, anchors), moved=3 * size, tensor_bytes=size, verify=verify)
+    measure(
+        benchmark,
+        device,
+        lambda: ENCODE[row](boxes, anchors),
+        operator="encode_boxes",
+        size=len(anchors),
+        operations=80 * len(anchors),
+        moved=3 * size,
+        tensor_bytes=size,
+        verify=verify,
+    )
 
 
 @pytest.mark.parametrize("row", DECODE)
@@ -98,6 +118,9 @@ def bench_decode(benchmark, device: str, direction: str, row: str) -> None:
         benchmark,
         device,
         call,
+        operator=f"decode_boxes, {direction}",
+        size=len(anchors),
+        operations=(60 if direction == "forward" else 150) * len(anchors),
         moved=(3 if direction == "forward" else 7) * size,  # backward: gradient, deltas, anchors in; gradient out
         tensor_bytes=size,
         verify=verify,

@@ -12,7 +12,8 @@ from retina_ops import reference, sigmoid_focal_loss
 
 # Anchors of a 600 x 600 image over P3-P7, and of 800 x 1066; COCO's classes.
 SIZES = {"67995x80": (67_995, 80)}
-FULL_SIZES = {**SIZES, "4096x80": (4_096, 80), "200880x80": (200_880, 80)}
+FULL_SIZES = {**SIZES, "512x80": (512, 80), "4096x80": (4_096, 80), "200880x80": (200_880, 80)}
+OPERATIONS = 45  # an element: exp, log1p, a division, and the formula
 DTYPES = (torch.float32, torch.bfloat16)
 
 
@@ -32,6 +33,7 @@ ROWS = {
     "retina_ops": (ours, "index"),
     "retina_ops_dense": (ours, "dense"),
     "reference": (reference_sum, "index"),
+    "reference_compiled": (torch.compile(reference_sum), "index"),
     "torchvision": (torchvision_dense, "dense"),
     "torchvision_compiled": (torch.compile(torchvision_dense), "dense"),
 }
@@ -74,6 +76,9 @@ def bench_forward_backward(benchmark, device: str, size: str, dtype: torch.dtype
         benchmark,
         device,
         forward_backward,
+        operator=f"focal loss, {str(dtype).removeprefix('torch.')}",
+        size=logits.numel(),
+        operations=OPERATIONS * logits.numel(),
         moved=2 * bytes_of_logits + (labels.numel() * 8 if kind == "index" else bytes_of_logits),
         tensor_bytes=bytes_of_logits,
         verify=verify,

@@ -1,11 +1,16 @@
-"""Times one row: verified first, then warmed up, in rounds; with the bytes it must move and their share of a copy."""
+"""Times one row: verified first, then warmed up, in rounds; with the bytes it must move, their share of a copy, and the
+memory it takes.
+"""
 
 from __future__ import annotations
 
+import ctypes
+import re
 import statistics
 import time
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -31,13 +36,45 @@ def copy_bandwidth(device: str, size: int) -> float:
     return 2 * size / statistics.median(times)
 
 
+def peak_memory(device: str, function: Callable[[], object]) -> int | None:
+    """Most bytes that one call holds beyond what was held before it; None where the system does not tell.
+
+    On the CPU it is the process's peak of resident memory, reset before the call (Linux), in pages.
+    """
+    if device == "cuda":
+        torch.cuda.synchronize()
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        function()
+        torch.cuda.synchronize()
+        return torch.cuda.max_memory_allocated() - before
+    try:
+        ctypes.CDLL("libc.so.6").malloc_trim(0)  # what was freed before goes back, and counts when it is taken again
+        Path("/proc/self/clear_refs").write_text("5")
+        before = _resident("VmRSS")
+        function()
+        return max(0, _resident("VmHWM") - before)
+    except OSError:
+        return None
+
+
+def _resident(which: str) -> int:
+    found = re.search(rf"{which}:\s*(\d+) kB", Path("/proc/self/status").read_text())
+    if found is None:
+        raise OSError(f"no {which}")
+    return int(found[1]) * 1024
+
+
 def measure(
     benchmark,
     device: str,
     function: Callable[[], object],
     *,
+    operator: str,
+    size: int,
     moved: int,
     tensor_bytes: int,
+    operations: int = 0,
     verify: Callable[[], None] | None = None,
 ) -> None:
     """Runs `function` under pytest-benchmark.
@@ -46,8 +83,10 @@ def measure(
         benchmark: the fixture.
         device: where the tensors are.
         function: one call of what is measured.
+        operator, size: what the plots call this row, and its place on their size axis.
         moved: bytes that any implementation must read and write.
         tensor_bytes: size of the copy that the bandwidth is compared with.
+        operations: that our kernel computes, for the roofline; 0: the row is not in it.
         verify: raises where the result is wrong; runs before any timing.
     """
     if verify is not None:
@@ -64,10 +103,17 @@ def measure(
         copy = copy_bandwidth(device, tensor_bytes)
         benchmark.extra_info.update(
             device=torch.cuda.get_device_name() if device == "cuda" else f"cpu x {torch.get_num_threads()}",
+            operator=operator,
+            size=size,
+            operations=operations,
             moved_bytes=moved,
             gigabytes_per_second=moved / seconds / 1e9,
             share_of_copy=moved / seconds / copy,
+            copy_gigabytes_per_second=copy / 1e9,
+            copies=seconds / (2 * tensor_bytes / copy),
         )
+        if (peak := peak_memory(device, run)) is not None:
+            benchmark.extra_info["peak_bytes"] = peak
 
 
 def assert_close(got: Tensor, expected: Tensor, relative: float, absolute: float = 1e-7) -> None:

@@ -1,21 +1,26 @@
 """From a run of pytest-benchmark to a record and a table: `python benchmarks/publish.py RUN.json`.
 
-The run is appended to ``benchmarks/results/<device>.json``, one file a device, and ``benchmarks/results/<device>.md``
-is written anew from the last one.
+The run is appended to ``benchmarks/results/<device>.json``, one file a device; ``<device>.md`` and the plots beside it
+are written anew from the last one.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import platform
 import re
+import statistics
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
 import torch
 import torchvision
+from harness import synchronize
+from plots import draw
 
 RESULTS = Path(__file__).parent / "results"
 BASELINE = "retina_ops"
@@ -54,6 +59,35 @@ def _dashes(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
 
 
+def matmul_gigaflops(size: int = 1536) -> float:
+    """The rate of a float32 matrix product: what this machine's arithmetic can reach."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    a = torch.rand(size, size, device=device)
+    times = []
+    for _ in range(7):
+        synchronize(device)
+        start = time.perf_counter()
+        a @ a
+        synchronize(device)
+        times.append(time.perf_counter() - start)
+    return 2 * size**3 / statistics.median(times) / 1e9
+
+
+def growth(rows: list[dict[str, Any]]) -> dict[str, str]:
+    """For each operator of several sizes past 500, the least-squares slope on log axes."""
+    points: dict[str, list[tuple[float, float]]] = {}
+    for row in rows:
+        if row["row"] == BASELINE and row.get("size", 0) > 500:
+            points.setdefault(row["operator"], []).append((math.log(row["size"]), math.log(row["median_ms"])))
+    slopes = {}
+    for operator, its in points.items():
+        if len({x for x, _ in its}) > 1:
+            slope = statistics.linear_regression(*zip(*its, strict=True)).slope
+            low, high = (round(math.exp(bound(x for x, _ in its))) for bound in (min, max))
+            slopes[operator] = f"{slope:.2f} from {low:,} to {high:,}"
+    return slopes
+
+
 def table(run: dict[str, Any]) -> str:
     """A section a group: time, ratio to ours, throughput."""
     lines = [
@@ -61,23 +95,29 @@ def table(run: dict[str, Any]) -> str:
         f"{run['torchvision']}, commit {run['commit']}, by `make bench`.",
         "",
         "`x ours` is the time over that of retina_ops in the same run; GB/s and the share of a copy count the bytes",
-        "that any implementation must read and write.",
+        "that any implementation must read and write. Peak: the most memory that one call held beyond what was held",
+        "before it (on the CPU resident memory, in pages).",
     ]
+    for name in ("speedup", "size", "roofline"):
+        lines += ["", f"![{name}]({run['device']}-{name}.png)"]
     groups: dict[str, list[dict[str, Any]]] = {}
     for row in run["rows"]:
         groups.setdefault(row["group"], []).append(row)
     for group, rows in groups.items():
         ours = next((row["median_ms"] for row in rows if row["row"] == BASELINE), None)
         lines += ["", f"**{group}**", ""]
-        lines += ["| | median ms | p10 | p90 | x ours | GB/s | of a copy |", "|---|---:|---:|---:|---:|---:|---:|"]
+        lines += ["| | median ms | p10 | p90 | x ours | GB/s | of a copy | peak MiB |", "|---|" + 7 * "---:|"]
         for row in rows:
             ratio = f"{row['median_ms'] / ours:.2f}" if ours else ""
             rate = f"{row['gigabytes_per_second']:.2f}" if "gigabytes_per_second" in row else ""
             share = f"{row['share_of_copy']:.1%}" if "share_of_copy" in row else ""
+            peak = f"{row['peak_bytes'] / 2**20:.1f}" if "peak_bytes" in row else ""
             times = " | ".join(f"{row[key]:.3f}" for key in ("median_ms", "p10_ms", "p90_ms"))
-            lines.append(f"| {row['row']} | {times} | {ratio} | {rate} | {share} |")
+            lines.append(f"| {row['row']} | {times} | {ratio} | {rate} | {share} | {peak} |")
             if "import_beyond_torch_milliseconds" in row:
                 lines.append(f"\nOf this beyond torch's import: {row['import_beyond_torch_milliseconds']:.1f} ms.")
+    lines += ["", "**Growth of retina_ops with the size** (slope of log time over log size)", ""]
+    lines += [f"- {operator}: {slope}" for operator, slope in growth(run["rows"]).items()]
     return "\n".join(lines) + "\n"
 
 
@@ -94,6 +134,7 @@ def main() -> None:
         "python": platform.python_version(),
         "commit": commit or "unknown",
         "date": source["datetime"],
+        "matmul_gigaflops": matmul_gigaflops(),
         "rows": [row_of(entry) for entry in source["benchmarks"]],
     }
     RESULTS.mkdir(exist_ok=True)
@@ -102,7 +143,8 @@ def main() -> None:
     record.write_text(json.dumps([*runs, run], indent=1) + "\n")
     text = table(run)
     record.with_suffix(".md").write_text(text)
-    print(text)
+    drawn = draw(run, record.with_suffix(""))
+    print(text, "written:", *[path.relative_to(RESULTS.parents[1]) for path in [record, *drawn]])
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ def demo_config(minutes: float, seed: int, device: str) -> TrainConfig:
             head_depth=2,
             head_norm=True,
             base_sizes=(16, 32, 64, 128, 256),
-            aspect_ratios=(1.0, 1.6),
+            aspect_ratios=(1.4,),  # digits are taller than wide
             detections_per_img=100,
             loss=LossOptions(normalization="batch"),
         ),
@@ -55,7 +55,7 @@ def demo_config(minutes: float, seed: int, device: str) -> TrainConfig:
         schedule=ScheduleConfig(warmup_steps=100),
         epochs=1000,
         max_minutes=minutes,
-        batch_size=16,
+        batch_size=8,
         ema_decay=0.998,
         validate_every=0,
         seed=seed,

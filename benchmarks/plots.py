@@ -1,0 +1,93 @@
+"""The pictures of a run: speed-up bars, time against size, roofline. `publish.py` draws them beside its table."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+Row = dict[str, Any]
+OURS = "retina_ops"
+COLORS = {
+    OURS: "tab:blue",
+    "torchvision": "tab:red",
+    "torchvision_compiled": "tab:orange",
+    "reference": "tab:gray",
+    "reference_compiled": "tab:olive",
+}
+
+
+def draw(run: dict[str, Any], target: Path) -> list[Path]:
+    """Writes ``<target>-speedup.png``, ``-size.png`` and ``-roofline.png``."""
+    rows = [row for row in run["rows"] if "operator" in row]
+    drawn = []
+    for name, plot in (("speedup", speedup), ("size", time_against_size), ("roofline", roofline)):
+        figure, axes = plt.subplots(figsize=(9, 5.5), layout="constrained")
+        plot(axes, rows, run)
+        path = target.with_name(f"{target.name}-{name}.png")
+        figure.savefig(path, dpi=110)
+        plt.close(figure)
+        drawn.append(path)
+    return drawn
+
+
+def speedup(axes: plt.Axes, rows: list[Row], run: dict[str, Any]) -> None:
+    """How many times longer the others take, a group of bars a case."""
+    ours = {row["group"]: row["median_ms"] for row in rows if row["row"] == OURS}
+    others = [row for row in rows if row["row"] in COLORS and row["row"] != OURS and row["group"] in ours]
+    groups = [group for group in ours if any(row["group"] == group for row in others)]
+    kinds = [kind for kind in COLORS if any(row["row"] == kind for row in others)]
+    height = 0.8 / max(1, len(kinds))
+    for k, kind in enumerate(kinds):
+        mine = [(groups.index(row["group"]), row["median_ms"] / ours[row["group"]]) for row in others
+                if row["row"] == kind]  # fmt: skip
+        places, ratios = [place + k * height for place, _ in mine], [ratio for _, ratio in mine]
+        bars = axes.barh(places, ratios, height, label=kind.replace("_", " "), color=COLORS[kind])
+        axes.bar_label(bars, fmt="%.3g", fontsize=6, padding=2)
+    axes.set_yticks([i + 0.4 - height / 2 for i in range(len(groups))], groups, fontsize=6)
+    axes.invert_yaxis()
+    axes.set_xscale("log")
+    axes.axvline(1, color="black", linewidth=0.8)
+    axes.set_xlabel(f"time over that of retina_ops, {run['device']}")
+    axes.legend(fontsize=7)
+
+
+def time_against_size(axes: plt.Axes, rows: list[Row], run: dict[str, Any]) -> None:
+    """Operators with more than one size: a line each of ours (solid) and torchvision (dashed)."""
+    lines: dict[tuple[str, str], list[tuple[int, float]]] = defaultdict(list)
+    for row in rows:
+        if row["row"] in (OURS, "torchvision"):
+            lines[row["operator"], row["row"]].append((row["size"], row["median_ms"]))
+    operators = sorted({operator for (operator, kind), points in lines.items() if kind == OURS and len(points) > 1})
+    for i, operator in enumerate(operators):
+        for kind, style in ((OURS, "o-"), ("torchvision", "s--")):
+            points = sorted(lines.get((operator, kind), []))
+            axes.plot(*zip(*points, strict=True), style, color=f"C{i}", label=f"{operator}, {kind.replace('_', ' ')}")
+    axes.set(xscale="log", yscale="log", xlabel="elements or boxes", ylabel=f"median ms, {run['device']}")
+    axes.legend(fontsize=7)
+
+
+def roofline(axes: plt.Axes, rows: list[Row], run: dict[str, Any]) -> None:
+    """Operations a second against operations a byte, under the bandwidth of a copy and the rate of a matrix product."""
+    mine = [row for row in rows if row["row"] == OURS and row.get("operations")]
+    peak = run["matmul_gigaflops"]
+    bandwidth = max((row["copy_gigabytes_per_second"] for row in mine), default=1.0)
+    intensities = [2.0**i for i in range(-2, 11)]
+    axes.plot(intensities, [min(peak, bandwidth * x) for x in intensities], color="black",
+              label=f"copy {bandwidth:.0f} GB/s, float32 matrix product {peak:.0f} Gop/s")  # fmt: skip
+    for i, operator in enumerate(sorted({row["operator"] for row in mine})):
+        points = [row for row in mine if row["operator"] == operator]
+        axes.plot(
+            [row["operations"] / row["moved_bytes"] for row in points],
+            [row["operations"] / row["median_ms"] / 1e6 for row in points],
+            "o",
+            color=f"C{i}",
+            label=operator,
+        )
+    axes.set(xscale="log", yscale="log", xlabel="operations a byte that must move", ylabel="Gop/s")
+    axes.legend(fontsize=7)
