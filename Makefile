@@ -6,7 +6,7 @@ CPP := $(shell git ls-files 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.cu' 'csrc/*.cuh')
 CPP_TESTS := $(shell git ls-files 'tests/*.h' 'tests/*.cpp')
 
 
-.PHONY: install demo test bench lint format cuda-check portability gpu-check clean
+.PHONY: install demo test bench lint format cuda-check portability check-all gpu-check clean
 
 # The environment, and the package built in place. The stamp makes a second call free.
 install: $(VENV)/.installed
@@ -48,6 +48,10 @@ cuda-check: install
 # The wheel under a torch without CUDA, and the sources against the oldest supported torch: downloads both.
 portability: install
 	$(RUN)/python build_tools/check_portability.py
+
+# What CI has no time for: every architecture, planted bugs, many schedules, every supported torch; keeps a record.
+check-all: install
+	$(RUN)/python build_tools/check_all.py
 
 # On a machine with a GPU: build, tests, sanitizers, determinism, benchmarks, a training; one JSON record.
 # Uses $(PYTHON) and its torch as they are. GPU_CHECK passes options, such as GPU_CHECK="--stages build,tests".
