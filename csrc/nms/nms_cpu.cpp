@@ -48,7 +48,7 @@ RETINA_OPS_HOST_DEVICE void keep_in(KeptGrid<T>& grid, size_t begin, size_t end,
 // where distance proves nothing.
 template <class T>
 RETINA_OPS_HOST_DEVICE size_t keep_in_list(const BoxArrays<T>& boxes, T threshold, size_t limit, uint8_t* keeps) {
-  const size_t n = boxes.area.size();
+  const size_t n = boxes.size();
   BoxArrays<T> kept(limit);
   size_t count = 0, i = 0;
   for (; i < n && count < limit; ++i) {
@@ -98,7 +98,7 @@ NmsLoops<T> loops_for_isa() {
 template <class T>
 void keep_large(const NmsLoops<T>& loops, const BoxArrays<T>& boxes, T threshold, uint8_t* keeps,
                 const ParallelFor& parallel) {
-  const size_t n = boxes.area.size();
+  const size_t n = boxes.size();
   const size_t decided = loops.keep_list(boxes, threshold, kListed, keeps);
   if (decided == n) return;
   KeptGrid<T> grid(boxes, threshold);

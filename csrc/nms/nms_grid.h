@@ -10,44 +10,9 @@
 #include <algorithm>
 #include <vector>
 
-#include "nms/nms.h"
+#include "nms/box_arrays.h"
 
 namespace retina_ops {
-
-// Boxes of one segment in order of score, one array a coordinate.
-template <class T>
-struct BoxArrays {
-  std::vector<T> x1, y1, x2, y2, area;
-
-  explicit BoxArrays(size_t n) : x1(n), y1(n), x2(n), y2(n), area(n) {}
-  Box<T> box(size_t i) const { return {x1[i], y1[i], x2[i], y2[i]}; }
-  void set(size_t i, const Box<T>& box, T its_area) {
-    x1[i] = box.x1;
-    y1[i] = box.y1;
-    x2[i] = box.x2;
-    y2[i] = box.y2;
-    area[i] = its_area;
-  }
-};
-
-// Does any of boxes [begin, end) suppress this one? First without a division, then exactly.
-template <class T>
-RETINA_OPS_HOST_DEVICE bool any_suppresses(const BoxArrays<T>& boxes, size_t begin, size_t end, const Box<T>& box,
-                                           T area, T threshold) {
-  const T lower = threshold > T(0) ? threshold * T(1.0 - 1e-5) : threshold;
-  int candidates = 0;
-  for (size_t i = begin; i < end; ++i) {
-    const Box<T> other{boxes.x1[i], boxes.y1[i], boxes.x2[i], boxes.y2[i]};
-    const T intersection = box_intersection(other, box);
-    const T bound = lower * (boxes.area[i] + area - intersection);
-    candidates += (intersection >= bound) | (bound != bound) ? 1 : 0;
-  }
-  if (candidates == 0) return false;
-  for (size_t i = begin; i < end; ++i) {
-    if (suppresses(boxes.box(i), boxes.area[i], box, area, threshold)) return true;
-  }
-  return false;
-}
 
 // Where a box belongs. Inert boxes (without area, or not finite) have IoU 0 or NaN with everything; tiny ones, whose
 // products underflow, are compared with all.
@@ -108,10 +73,10 @@ KeptGrid<T>::KeptGrid(const BoxArrays<T>& boxes, T threshold)
     : boxes_(boxes),
       threshold_(threshold),
       ratio_(static_cast<double>(threshold) * (1.0 - 1e-5)),
-      place_(boxes.area.size()),
-      octave_(boxes.area.size()),
-      kept_(boxes.area.size()) {
-  const size_t n = boxes.area.size();
+      place_(boxes.size()),
+      octave_(boxes.size()),
+      kept_(boxes.size()) {
+  const size_t n = boxes.size();
   const T tiny = sizeof(T) == 4 ? T(1e-30) : T(1e-290);
   constexpr int kOctaves = 2200;  // of doubles, shifted by half
   std::vector<int64_t> in_octave(kOctaves, 0);

@@ -3,14 +3,20 @@
 #include <cstdlib>
 #include <cstring>
 #include <exception>
-#include <map>
+#include <stdexcept>
+#include <string>
 
 #include "case.h"
 #include "emulator/emulator.h"
 
 namespace {
 
-const std::map<std::string, void (*)(const Case&)> kKernels = {
+struct Runner {
+  const char* name;
+  void (*run)(const Case&);  // null: left out of this program
+};
+
+const Runner kRunners[] = {
     {"focal_loss", run_focal_loss},
     {"focal_loss_count", run_focal_loss_count},
     {"scale_gradient", run_scale_gradient},
@@ -21,9 +27,18 @@ const std::map<std::string, void (*)(const Case&)> kKernels = {
 };
 
 // A folder's name is KERNEL or KERNEL-anything.
-std::string kernel_of(const std::string& folder) {
+void run_case(const std::string& folder) {
   const std::string name = folder.substr(folder.find_last_of('/') + 1);
-  return name.substr(0, name.find('-'));
+  const std::string kernel = name.substr(0, name.find('-'));
+  for (const Runner& runner : kRunners) {
+    if (kernel != runner.name) continue;
+    if (runner.run == nullptr) throw std::runtime_error("this program was built without " + kernel);
+    const Case c(folder);
+    runner.run(c);
+    c.save();
+    return;
+  }
+  throw std::runtime_error("no such kernel: " + kernel);
 }
 
 }  // namespace
@@ -37,9 +52,7 @@ int main(int count, char** arguments) {
   emulator::config.seed = std::strtoull(arguments[2], nullptr, 10);
   for (int i = 3; i < count; ++i) {
     try {
-      const Case c(arguments[i]);
-      kKernels.at(kernel_of(arguments[i]))(c);
-      c.save();
+      run_case(arguments[i]);
     } catch (const emulator::Violation& violation) {
       std::fprintf(stderr, "%s: %s\n", arguments[i], violation.what());
       return 3;

@@ -202,8 +202,23 @@ MUTATIONS = {
 }
 
 
-def is_reported(mutation: Mutation, variant: str) -> tuple[bool, str]:
-    """Whether the mutated kernels fail their check, and how."""
+def outcome(check: Callable[[Device], None], variant: str, csrc: Path = CSRC) -> str | None:
+    """What the check reports of the kernels in `csrc`; None where it finds nothing."""
+    parts = ["focal_loss"] if check in (focal, misaligned) else ["boxes"]
+    program = build(variant, csrc, parts)
+    torch.manual_seed(0)
+    try:
+        for order, seed in (("forward", 1), ("random", 1)):
+            check(Device(program, order, seed))
+    except Report as report:
+        return str(report).strip().splitlines()[0]
+    except AssertionError:
+        return "a wrong result"
+    return None
+
+
+def planted(mutation: Mutation, variant: str) -> str | None:
+    """What the check reports of a copy of the kernels with the bug."""
     with tempfile.TemporaryDirectory() as folder:
         csrc = Path(folder) / "csrc"
         shutil.copytree(CSRC, csrc)
@@ -211,26 +226,20 @@ def is_reported(mutation: Mutation, variant: str) -> tuple[bool, str]:
         text = file.read_text()
         assert text.count(mutation.old) >= 1, f"{mutation.file} no longer has: {mutation.old}"
         file.write_text(text.replace(mutation.old, mutation.new, 1))
-        parts = ["focal_loss"] if mutation.check in (focal, misaligned) else ["boxes"]
-        program = build(variant, csrc, parts)
-        torch.manual_seed(0)
-        try:
-            for order, seed in (("forward", 1), ("random", 1)):
-                mutation.check(Device(program, order, seed))
-        except Report as report:
-            return True, str(report).strip().splitlines()[0]
-        except AssertionError:
-            return True, "a wrong result"
-        return False, "nothing"
+        return outcome(mutation.check, variant, csrc)
 
 
 def main(names: list[str]) -> int:
+    chosen = [MUTATIONS[name] for name in names or MUTATIONS]
+    for check, variant in dict.fromkeys((m.check, v) for m in chosen for v in m.variants):
+        report = outcome(check, variant)
+        assert report is None, f"{check.__name__}, {variant}, without any bug: {report}"
     missed = []
     for name in names or MUTATIONS:
         for variant in MUTATIONS[name].variants:
-            found, how = is_reported(MUTATIONS[name], variant)
-            print(f"{'found' if found else 'MISSED'}: {name}, {variant}: {how[:200]}", flush=True)
-            missed += [] if found else [f"{name}, {variant}"]
+            report = planted(MUTATIONS[name], variant)
+            print(f"{'MISSED' if report is None else 'found'}: {name}, {variant}: {str(report)[:200]}", flush=True)
+            missed += [f"{name}, {variant}"] if report is None else []
     print(f"{len(missed)} missed" + "".join(f"\n  {name}" for name in missed))
     return 1 if missed else 0
 
