@@ -2,7 +2,7 @@
 // instruction set and for CUDA. float only; the float64 overloads call libm. Includes no torch header.
 //
 // The coefficients minimise the largest relative error over the interval (Remez exchange); with the rounding of the
-// evaluation, exp_bounded is within 2e-7 and log1p_unit within 3e-7 of the true value.
+// evaluation, exp_bounded is within 2e-7 and log1p_ratio within 3e-7 of the true value.
 #pragma once
 
 #include "common/host_device.h"
@@ -11,20 +11,17 @@ namespace retina_ops {
 
 // 1.5 * 2^23: adding it to a small float rounds that to an integer, which is left in the low mantissa bits.
 constexpr float kRoundToInteger = 12582912.0f;
-constexpr uint32_t kRoundToIntegerBits = 0x4b400000u;
 
 // 2^n * exp(r) for |r| <= ln(2) / 2, n given as n + kRoundToInteger, -127 <= n <= 127; 2^-127 counts as 0.
 template <class Math>
 RETINA_OPS_HOST_DEVICE float exp_reduced(float r, float shifted_n) {
-  float p = 0.0013836742f;
-  p = Math::madd(p, r, 0.0083748987f);
-  p = Math::madd(p, r, 0.041668233f);
-  p = Math::madd(p, r, 0.1666642f);
-  p = Math::madd(p, r, 0.4999999f);
+  float p = 0.00831250101f;
+  p = Math::madd(p, r, 0.0418903306f);
+  p = Math::madd(p, r, 0.166671157f);
+  p = Math::madd(p, r, 0.499992311f);
   p = Math::madd(p, r, 1.0f);
   p = Math::madd(p, r, 1.0f);
-  const uint32_t exponent = bit_copy<uint32_t>(shifted_n) - kRoundToIntegerBits + 127u;
-  return p * bit_copy<float>(exponent << 23);
+  return p * bit_copy<float>((bit_copy<uint32_t>(shifted_n) << 23) + 0x3f800000u);
 }
 
 // a / b within 2 units in the last place, for b in [2^-126, 2^126]: on CUDA without the slow path of the exact one.
@@ -43,8 +40,8 @@ RETINA_OPS_HOST_DEVICE float exp_bounded(float y) {
   constexpr float kLog2E = 1.44269504f;
   constexpr float kLn2High = 0.693359375f;  // few bits: n * kLn2High is exact
   constexpr float kLn2Low = -2.12194440e-4f;
-  y = y < -88.0f ? -88.0f : y;  // NaN passes through
-  const float shifted = y * kLog2E + kRoundToInteger;
+  y = -88.0f > y ? -88.0f : y;  // NaN passes through
+  const float shifted = Math::madd(y, kLog2E, kRoundToInteger);
   const float n = shifted - kRoundToInteger;
   const float r = Math::madd(n, -kLn2Low, Math::madd(n, -kLn2High, y));
   return exp_reduced<Math>(r, shifted);
@@ -55,9 +52,9 @@ RETINA_OPS_HOST_DEVICE double exp_bounded(double y) {
   return exp(y);
 }
 
-// log(1 + e) for e in [0, 1].
+// log(1 + e) / e for e in [0, 1].
 template <class Math>
-RETINA_OPS_HOST_DEVICE float log1p_unit(float e) {
+RETINA_OPS_HOST_DEVICE float log1p_ratio(float e) {
   float p = 0.005232694f;
   p = Math::madd(p, e, -0.029505238f);
   p = Math::madd(p, e, 0.07822595f);
@@ -66,13 +63,12 @@ RETINA_OPS_HOST_DEVICE float log1p_unit(float e) {
   p = Math::madd(p, e, -0.24842982f);
   p = Math::madd(p, e, 0.33319098f);
   p = Math::madd(p, e, -0.49999493f);
-  p = Math::madd(p, e, 0.99999994f);
-  return p * e;
+  return Math::madd(p, e, 0.99999994f);
 }
 
 template <class Math>
-RETINA_OPS_HOST_DEVICE double log1p_unit(double e) {
-  return log1p(e);
+RETINA_OPS_HOST_DEVICE double log1p_ratio(double e) {
+  return e > 0.0 ? log1p(e) / e : 1.0;
 }
 
 // log(m) for m in (0, 1], in double so that a product with it stays accurate: m = 2^k f with f in [0.7, 1.42), and

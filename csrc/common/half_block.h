@@ -40,18 +40,28 @@ RETINA_OPS_HOST_DEVICE uint16_t float_to_float16(float value) {
   return static_cast<uint16_t>((magnitude > 0x7f800000u ? 0x7e00u : capped) | sign);
 }
 
+// Copies `count` of kWidth values; a full block's copy has a constant size, so that it becomes a few vector moves.
+template <int kWidth, class T>
+RETINA_OPS_HOST_DEVICE void copy_values(T* to, const T* from, int count) {
+  if (count == kWidth) {
+    memcpy(to, from, kWidth * sizeof(T));
+  } else {
+    memcpy(to, from, static_cast<size_t>(count) * sizeof(T));
+  }
+}
+
 // Reads `count` values from index `first` of `base` and pads to kWidth with zeros.
 template <int kWidth>
 RETINA_OPS_HOST_DEVICE void load_block(const void* base, Dtype dtype, int64_t first, float* out, int count) {
   if (count < kWidth) {
     for (int i = 0; i < kWidth; ++i) out[i] = 0.0f;
   }
-  if (dtype == Dtype::kFloat32) {
-    memcpy(out, static_cast<const float*>(base) + first, static_cast<size_t>(count) * sizeof(float));
-    return;
+  if (dtype == Dtype::kFloat32) return copy_values<kWidth>(out, static_cast<const float*>(base) + first, count);
+  alignas(64) uint16_t bits[kWidth];
+  if (count < kWidth) {
+    for (int i = 0; i < kWidth; ++i) bits[i] = 0;
   }
-  alignas(64) uint16_t bits[kWidth] = {};
-  memcpy(bits, static_cast<const uint16_t*>(base) + first, static_cast<size_t>(count) * sizeof(uint16_t));
+  copy_values<kWidth>(bits, static_cast<const uint16_t*>(base) + first, count);
   if (dtype == Dtype::kBFloat16) {
     for (int i = 0; i < kWidth; ++i) out[i] = bfloat16_to_float(bits[i]);
   } else {
@@ -61,27 +71,24 @@ RETINA_OPS_HOST_DEVICE void load_block(const void* base, Dtype dtype, int64_t fi
 template <int kWidth>
 RETINA_OPS_HOST_DEVICE void load_block(const void* base, Dtype, int64_t first, double* out, int count) {
   for (int i = 0; i < kWidth; ++i) out[i] = 0.0;
-  memcpy(out, static_cast<const double*>(base) + first, static_cast<size_t>(count) * sizeof(double));
+  copy_values<kWidth>(out, static_cast<const double*>(base) + first, count);
 }
 
 // Writes the first `count` of kWidth values to index `first` of `base`.
 template <int kWidth>
 RETINA_OPS_HOST_DEVICE void store_block(void* base, Dtype dtype, int64_t first, const float* values, int count) {
-  if (dtype == Dtype::kFloat32) {
-    memcpy(static_cast<float*>(base) + first, values, static_cast<size_t>(count) * sizeof(float));
-    return;
-  }
+  if (dtype == Dtype::kFloat32) return copy_values<kWidth>(static_cast<float*>(base) + first, values, count);
   alignas(64) uint16_t bits[kWidth];
   if (dtype == Dtype::kBFloat16) {
     for (int i = 0; i < kWidth; ++i) bits[i] = float_to_bfloat16(values[i]);
   } else {
     for (int i = 0; i < kWidth; ++i) bits[i] = float_to_float16(values[i]);
   }
-  memcpy(static_cast<uint16_t*>(base) + first, bits, static_cast<size_t>(count) * sizeof(uint16_t));
+  copy_values<kWidth>(static_cast<uint16_t*>(base) + first, bits, count);
 }
 template <int kWidth>
 RETINA_OPS_HOST_DEVICE void store_block(void* base, Dtype, int64_t first, const double* values, int count) {
-  memcpy(static_cast<double*>(base) + first, values, static_cast<size_t>(count) * sizeof(double));
+  copy_values<kWidth>(static_cast<double*>(base) + first, values, count);
 }
 
 }  // namespace retina_ops

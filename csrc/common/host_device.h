@@ -18,9 +18,11 @@ namespace retina_ops {
 // (-ffp-contract=off), so whether it is fused is a decision of the caller, who knows the instruction set.
 struct FusedMath {
   static RETINA_OPS_HOST_DEVICE float madd(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
+  static RETINA_OPS_HOST_DEVICE double madd(double a, double b, double c) { return __builtin_fma(a, b, c); }
 };
 struct PlainMath {
   static RETINA_OPS_HOST_DEVICE float madd(float a, float b, float c) { return a * b + c; }
+  static RETINA_OPS_HOST_DEVICE double madd(double a, double b, double c) { return a * b + c; }
 };
 
 template <class To, class From>

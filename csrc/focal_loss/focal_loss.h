@@ -40,6 +40,8 @@ struct FocalTerms {
   T derivative;  // of the order asked for, by the logit
 };
 
+RETINA_OPS_HOST_DEVICE float magnitude(float x) { return fabsf(x); }
+RETINA_OPS_HOST_DEVICE double magnitude(double x) { return fabs(x); }
 RETINA_OPS_HOST_DEVICE float square_root(float x) { return sqrtf(x); }
 RETINA_OPS_HOST_DEVICE double square_root(double x) { return sqrt(x); }
 
@@ -65,44 +67,46 @@ RETINA_OPS_HOST_DEVICE double modulate(double base, double log_base, double gamm
   return exp(gamma * log_base);
 }
 
-// F and its derivative of order kOrder (1 or 2) by z, for a hard target; z = x for a positive, -x for a negative.
+// exp(-|z|), the one exponential of a logit.
+template <class T, class Math>
+RETINA_OPS_HOST_DEVICE T focal_exponential(T z) {
+  return exp_bounded<Math>(-magnitude(z));
+}
+
+// F and its derivative of order kOrder (1 or 2) by z, for a hard target; z = x for a positive, -x for a negative;
+// e = focal_exponential(z).
 template <class T, Gamma G, int kOrder, class Math>
-RETINA_OPS_HOST_DEVICE FocalTerms<T> focal_hard(T z, double gamma_value) {
+RETINA_OPS_HOST_DEVICE FocalTerms<T> focal_hard(T z, T e, double gamma_value) {
   const T gamma = static_cast<T>(gamma_value);
-  const T magnitude = z < T(0) ? -z : z;
-  const T e = exp_bounded<Math>(-magnitude);
-  const T log1p_e = log1p_unit<Math>(e);
+  const T ratio = log1p_ratio<Math>(e);
   const T v = quotient(T(1), T(1) + e);
   const T ev = e * v;
   const T p = z < T(0) ? ev : v;
   const T u = z < T(0) ? v : ev;
-  const T s = log1p_e + (z > T(0) ? T(0) : -z);
+  const T s = Math::madd(ratio, e, z > T(0) ? T(0) : -z);
   const double log_u =
-      G == Gamma::kAny ? -(static_cast<double>(log1p_e) + (z < T(0) ? 0.0 : static_cast<double>(z))) : 0.0;
+      G == Gamma::kAny ? -(static_cast<double>(ratio * e) + (z < T(0) ? 0.0 : static_cast<double>(z))) : 0.0;
   const T weight = modulate<G, Math>(u, log_u, gamma_value);
-  const T gamma_p_s = gamma * (p * s);
+  const T p_s = p * s;
   FocalTerms<T> terms;
   terms.loss = weight * s;
   if constexpr (kOrder == 1) {
-    terms.derivative = -(weight * (gamma_p_s + u));
+    terms.derivative = -(weight * Math::madd(gamma, p_s, u));
   } else {
-    terms.derivative = weight * (p * (gamma * gamma_p_s + u * (gamma + gamma + T(1) - gamma * s)));
+    terms.derivative = weight * (p * (gamma * gamma * p_s + u * (gamma + gamma + T(1) - gamma * s)));
   }
   return terms;
 }
 
-// The same for a soft target t in [0, 1], by the logit x itself.
+// The same for a soft target t in [0, 1], by the logit x itself; e = focal_exponential(x).
 template <class T, Gamma G, int kOrder, class Math>
-RETINA_OPS_HOST_DEVICE FocalTerms<T> focal_soft(T x, T t, double gamma_value) {
+RETINA_OPS_HOST_DEVICE FocalTerms<T> focal_soft(T x, T t, T e, double gamma_value) {
   const T gamma = static_cast<T>(gamma_value);
-  const T magnitude = x < T(0) ? -x : x;
-  const T e = exp_bounded<Math>(-magnitude);
-  const T log1p_e = log1p_unit<Math>(e);
   const T v = quotient(T(1), T(1) + e);
   const T ev = e * v;
   const T p = x < T(0) ? ev : v;
   const T q = x < T(0) ? v : ev;
-  const T cross_entropy = log1p_e + (x < T(0) ? -x * t : x * (T(1) - t));
+  const T cross_entropy = Math::madd(log1p_ratio<Math>(e), e, x < T(0) ? -x * t : x * (T(1) - t));
   const T m = p * (T(1) - t) + q * t;
   const double log_m = G == Gamma::kAny ? log_unit<Math>(m) : 0.0;
   const T weight = modulate<G, Math>(m, log_m, gamma_value);

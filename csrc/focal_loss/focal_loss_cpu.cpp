@@ -1,49 +1,18 @@
 // Floors for float32, class-index targets, sum and gradient: 8 bytes an element must move; about 45 vector operations
-// per 16 elements (AVX-512). The arithmetic bounds it. The flat logits are cut at the positives only, so that all the
-// rest, nearly everything, is one run of identical branch-free work whatever the number of classes.
+// per 16 elements (AVX-512). The arithmetic bounds it, and its latency does before its number: a block's exponentials
+// come first and the rest after, so that several vectors are in work at once. The flat logits are cut at the positives
+// only, so that all the rest, nearly everything, is one run of identical branch-free work whatever the number of
+// classes.
 #include "focal_loss/focal_loss_cpu.h"
 
 #include <algorithm>
 #include <initializer_list>
 
 #include "common/isa.h"
-#include "focal_loss/focal_loss.h"
+#include "focal_loss/focal_loss_block.h"
 
 namespace retina_ops {
 namespace {
-
-constexpr int kWidth = 64;  // elements a block: four 512-bit registers of float
-
-template <class T>
-struct Block {
-  alignas(64) T logits[kWidth];
-  alignas(64) T targets[kWidth];
-  alignas(64) T loss[kWidth];
-  alignas(64) T derivative[kWidth];
-  alignas(64) T upstream[kWidth];
-  alignas(64) T alpha[kWidth];
-};
-
-// loss and derivative of a block of negatives, unweighted.
-template <class T, Gamma G, int kOrder, class Math>
-RETINA_OPS_HOST_DEVICE void negatives(Block<T>& block, double gamma) {
-  for (int i = 0; i < kWidth; ++i) {
-    const FocalTerms<T> terms = focal_hard<T, G, kOrder == 2 ? 2 : 1, Math>(-block.logits[i], gamma);
-    block.loss[i] = terms.loss;
-    if constexpr (kOrder == 1) block.derivative[i] = -terms.derivative;  // dz/dx = -1
-    if constexpr (kOrder == 2) block.derivative[i] = terms.derivative;
-  }
-}
-
-// loss and derivative of a block of soft targets, unweighted.
-template <class T, Gamma G, int kOrder, class Math>
-RETINA_OPS_HOST_DEVICE void soft(Block<T>& block, double gamma) {
-  for (int i = 0; i < kWidth; ++i) {
-    const FocalTerms<T> terms = focal_soft<T, G, kOrder == 2 ? 2 : 1, Math>(block.logits[i], block.targets[i], gamma);
-    block.loss[i] = terms.loss;
-    if constexpr (kOrder != 0) block.derivative[i] = terms.derivative;
-  }
-}
 
 // What a run of elements shares: its weight, or one weight a class where alpha is per class.
 template <class T>
@@ -52,85 +21,60 @@ struct RunWeights {
   const T* per_class;  // of the run's first element, or null
 };
 
-// Weights `count` elements of the block, multiplies by the upstream gradient, writes what is asked for and returns
-// the sum of the losses. Elements past `count` are computed but neither summed nor written.
-template <class T, int kOrder>
-RETINA_OPS_HOST_DEVICE double finish_block(const FocalProblem& problem, Block<T>& block, RunWeights<T> weights,
-                                           int64_t first, int count) {
-  if (weights.per_class != nullptr) {
-    for (int i = 0; i < count; ++i) {
-      const T weight = T(1) - weights.per_class[i];
-      block.loss[i] *= weight;
-      if constexpr (kOrder != 0) block.derivative[i] *= weight;
-    }
-  } else {
-    for (int i = 0; i < kWidth; ++i) block.loss[i] *= weights.scalar;
-    if constexpr (kOrder != 0) {
-      for (int i = 0; i < kWidth; ++i) block.derivative[i] *= weights.scalar;
-    }
-  }
-  if (count < kWidth) {
-    for (int i = count; i < kWidth; ++i) block.loss[i] = T(0);
-  }
-  if (problem.value != nullptr) {
-    store_block<kWidth>(problem.value, problem.dtype, first, block.loss, count);
-  }
-  if constexpr (kOrder != 0) {
-    if (problem.upstream != nullptr) {
-      load_block<kWidth>(problem.upstream, problem.dtype, first, block.upstream, count);
-      for (int i = 0; i < kWidth; ++i) block.derivative[i] *= block.upstream[i];
-    } else {
-      const T factor = static_cast<T>(problem.upstream_scalar);
-      for (int i = 0; i < kWidth; ++i) block.derivative[i] *= factor;
-    }
-    store_block<kWidth>(problem.derivative, problem.dtype, first, block.derivative, count);
-  }
-  double lanes[8] = {};
-  for (int i = 0; i < kWidth; i += 8) {
-    for (int lane = 0; lane < 8; ++lane) lanes[lane] += static_cast<double>(block.loss[i + lane]);
-  }
-  return ((lanes[0] + lanes[1]) + (lanes[2] + lanes[3])) + ((lanes[4] + lanes[5]) + (lanes[6] + lanes[7]));
+template <class T>
+T upstream_factor(const FocalProblem& problem) {
+  return problem.upstream != nullptr ? T(1) : static_cast<T>(problem.upstream_scalar);
 }
 
 template <class T, Gamma G, int kOrder, class Math>
 RETINA_OPS_HOST_DEVICE double negative_run(const FocalProblem& problem, RunWeights<T> weights, int64_t begin,
                                            int64_t end) {
   Block<T> block;
-  double sum = 0.0;
-  for (int64_t first = begin; first < end; first += kWidth) {
-    const int count = end - first < kWidth ? static_cast<int>(end - first) : kWidth;
-    load_block<kWidth>(problem.logits, problem.dtype, first, block.logits, count);
-    negatives<T, G, kOrder, Math>(block, problem.gamma);
-    RunWeights<T> here = weights;
-    if (here.per_class != nullptr) here.per_class += first - begin;
-    sum += finish_block<T, kOrder>(problem, block, here, first, count);
+  LossSum sum;
+  const double gamma = problem.gamma;
+  const T factor = upstream_factor<T>(problem);
+  const T scalar = weights.per_class == nullptr ? weights.scalar : T(1);
+  for (int64_t first = begin; first < end; first += kFocalBlock) {
+    const int count = end - first < kFocalBlock ? static_cast<int>(end - first) : kFocalBlock;
+    load_block<kFocalBlock>(problem.logits, problem.dtype, first, block.logits, count);
+    negatives<T, G, kOrder, Math>(block, gamma, scalar, scalar * factor);
+    if (weights.per_class != nullptr) {
+      for (int i = 0; i < count; ++i) {
+        const T weight = T(1) - weights.per_class[first - begin + i];
+        block.loss[i] *= weight;
+        if constexpr (kOrder != 0) block.derivative[i] *= weight;
+      }
+    }
+    finish_block<T, kOrder>(problem, block, first, count, sum);
   }
-  return sum;
+  return sum.total();
 }
 
 template <class T, Gamma G, int kOrder, class Math>
 RETINA_OPS_HOST_DEVICE double soft_run(const FocalProblem& problem, RunWeights<T> alphas, int64_t begin, int64_t end) {
   Block<T> block;
-  double sum = 0.0;
-  for (int64_t first = begin; first < end; first += kWidth) {
-    const int count = end - first < kWidth ? static_cast<int>(end - first) : kWidth;
-    load_block<kWidth>(problem.logits, problem.dtype, first, block.logits, count);
-    load_block<kWidth>(problem.soft_targets, problem.soft_dtype, first, block.targets, count);
-    soft<T, G, kOrder, Math>(block, problem.gamma);
-    for (int i = 0; i < kWidth; ++i) block.alpha[i] = alphas.scalar;
+  LossSum sum;
+  const double gamma = problem.gamma;
+  const T factor = upstream_factor<T>(problem);
+  for (int i = 0; i < kFocalBlock; ++i) block.alpha[i] = alphas.scalar;
+  for (int64_t first = begin; first < end; first += kFocalBlock) {
+    const int count = end - first < kFocalBlock ? static_cast<int>(end - first) : kFocalBlock;
+    load_block<kFocalBlock>(problem.logits, problem.dtype, first, block.logits, count);
+    load_block<kFocalBlock>(problem.soft_targets, problem.soft_dtype, first, block.targets, count);
+    soft<T, G, kOrder, Math>(block, gamma);
     if (alphas.per_class != nullptr) {
       for (int i = 0; i < count; ++i) block.alpha[i] = alphas.per_class[(first + i) % problem.classes];
     }
-    for (int i = 0; i < kWidth; ++i) {
+    for (int i = 0; i < kFocalBlock; ++i) {
       const T alpha = block.alpha[i];
       const T t = block.targets[i];
       const T weight = alpha < T(0) ? T(1) : alpha * t + (T(1) - alpha) * (T(1) - t);
       block.loss[i] *= weight;
-      if constexpr (kOrder != 0) block.derivative[i] *= weight;
+      if constexpr (kOrder != 0) block.derivative[i] *= weight * factor;
     }
-    sum += finish_block<T, kOrder>(problem, block, RunWeights<T>{T(1), nullptr}, first, count);
+    finish_block<T, kOrder>(problem, block, first, count, sum);
   }
-  return sum;
+  return sum.total();
 }
 
 // Computes one run of elements [begin, end) and returns the sum of their losses.
@@ -209,12 +153,13 @@ RunFunction<T> choose_run(const FocalProblem& problem) {
 
 template <class T>
 FocalTerms<T> positive_terms(T logit, double gamma, int order) {
+  const T e = focal_exponential<T, PlainMath>(logit);
   if (gamma == 0.0) {
-    return order == 2 ? focal_hard<T, Gamma::kZero, 2, PlainMath>(logit, gamma)
-                      : focal_hard<T, Gamma::kZero, 1, PlainMath>(logit, gamma);
+    return order == 2 ? focal_hard<T, Gamma::kZero, 2, PlainMath>(logit, e, gamma)
+                      : focal_hard<T, Gamma::kZero, 1, PlainMath>(logit, e, gamma);
   }
-  return order == 2 ? focal_hard<T, Gamma::kAny, 2, PlainMath>(logit, gamma)
-                    : focal_hard<T, Gamma::kAny, 1, PlainMath>(logit, gamma);
+  return order == 2 ? focal_hard<T, Gamma::kAny, 2, PlainMath>(logit, e, gamma)
+                    : focal_hard<T, Gamma::kAny, 1, PlainMath>(logit, e, gamma);
 }
 
 // The one element of a row that belongs to its class.
@@ -311,12 +256,12 @@ int64_t first_bad_label(const int64_t* labels, int64_t rows, int64_t classes, in
 
 template <class T>
 static void scale_typed(void* data, Dtype dtype, T factor, int64_t begin, int64_t end) {
-  T values[kWidth];
-  for (int64_t first = begin; first < end; first += kWidth) {
-    const int count = end - first < kWidth ? static_cast<int>(end - first) : kWidth;
-    load_block<kWidth>(data, dtype, first, values, count);
-    for (int i = 0; i < kWidth; ++i) values[i] *= factor;
-    store_block<kWidth>(data, dtype, first, values, count);
+  T values[kFocalBlock];
+  for (int64_t first = begin; first < end; first += kFocalBlock) {
+    const int count = end - first < kFocalBlock ? static_cast<int>(end - first) : kFocalBlock;
+    load_block<kFocalBlock>(data, dtype, first, values, count);
+    for (int i = 0; i < kFocalBlock; ++i) values[i] *= factor;
+    store_block<kFocalBlock>(data, dtype, first, values, count);
   }
 }
 

@@ -84,7 +84,8 @@ __device__ __forceinline__ void focal_pack(const FocalKernelArguments<T, int64_t
       if (at + i < a.n) label = a.targets[row];
     }
     const bool positive = column == label;
-    const FocalTerms<A> terms = focal_hard<A, G, kOrder, FusedMath>(positive ? x[i] : -x[i], a.gamma);
+    const FocalTerms<A> terms =
+        focal_hard<A, G, kOrder, FusedMath>(positive ? x[i] : -x[i], focal_exponential<A, FusedMath>(x[i]), a.gamma);
     const A alpha = a.alpha_per_class != nullptr ? a.alpha_per_class[column] : static_cast<A>(a.alpha);
     A weight = alpha < A(0) ? A(1) : (positive ? alpha : A(1) - alpha);
     if ((label < 0 || label > classes) && label != a.ignore_index) weight = not_a_number<A>();
@@ -108,7 +109,8 @@ __device__ __forceinline__ void focal_pack(const FocalKernelArguments<T, TargetT
   int64_t column = a.alpha_per_class != nullptr ? at - a.classes(at) * a.classes.divisor : 0;
 #pragma unroll
   for (int i = 0; i < kFocalPack<T>; ++i) {
-    const FocalTerms<A> terms = focal_soft<A, G, kOrder, FusedMath>(x[i], target[i], a.gamma);
+    const FocalTerms<A> terms =
+        focal_soft<A, G, kOrder, FusedMath>(x[i], target[i], focal_exponential<A, FusedMath>(x[i]), a.gamma);
     column = a.alpha_per_class != nullptr && column == a.classes.divisor ? 0 : column;
     const A alpha = a.alpha_per_class != nullptr ? a.alpha_per_class[column] : static_cast<A>(a.alpha);
     const A weight = alpha < A(0) ? A(1) : alpha * target[i] + (A(1) - alpha) * (A(1) - target[i]);

@@ -1,0 +1,92 @@
+// Blocks of the focal loss's elements on the CPU: loops of constant length that the compiler turns into vectors of any
+// width. No torch.
+#pragma once
+
+#include "focal_loss/focal_loss.h"
+#include "focal_loss/focal_loss_cpu.h"
+
+namespace retina_ops {
+
+constexpr int kFocalBlock = 64;  // elements a block: four 512-bit registers of float
+
+template <class T>
+struct Block {
+  alignas(64) T logits[kFocalBlock];
+  alignas(64) T exponential[kFocalBlock];
+  alignas(64) T targets[kFocalBlock];
+  alignas(64) T loss[kFocalBlock];
+  alignas(64) T derivative[kFocalBlock];
+  alignas(64) T upstream[kFocalBlock];
+  alignas(64) T alpha[kFocalBlock];
+};
+
+template <class T, class Math>
+RETINA_OPS_HOST_DEVICE void exponentials(Block<T>& block) {
+  for (int i = 0; i < kFocalBlock; ++i) block.exponential[i] = focal_exponential<T, Math>(block.logits[i]);
+}
+
+// loss and derivative of a block of negatives, times their weights.
+template <class T, Gamma G, int kOrder, class Math>
+RETINA_OPS_HOST_DEVICE void negatives(Block<T>& block, double gamma, T loss_weight, T derivative_weight) {
+  exponentials<T, Math>(block);
+  const T sign = kOrder == 2 ? derivative_weight : -derivative_weight;  // dz/dx = -1
+  for (int i = 0; i < kFocalBlock; ++i) {
+    const FocalTerms<T> terms =
+        focal_hard<T, G, kOrder == 2 ? 2 : 1, Math>(-block.logits[i], block.exponential[i], gamma);
+    block.loss[i] = loss_weight * terms.loss;
+    if constexpr (kOrder != 0) block.derivative[i] = sign * terms.derivative;
+  }
+}
+
+// loss and derivative of a block of soft targets, unweighted.
+template <class T, Gamma G, int kOrder, class Math>
+RETINA_OPS_HOST_DEVICE void soft(Block<T>& block, double gamma) {
+  exponentials<T, Math>(block);
+  for (int i = 0; i < kFocalBlock; ++i) {
+    const FocalTerms<T> terms =
+        focal_soft<T, G, kOrder == 2 ? 2 : 1, Math>(block.logits[i], block.targets[i], block.exponential[i], gamma);
+    block.loss[i] = terms.loss;
+    if constexpr (kOrder != 0) block.derivative[i] = terms.derivative;
+  }
+}
+
+// The loss of a run: 16 sums in double, each of every 16th element, so that no order depends on the threads.
+struct LossSum {
+  alignas(64) double lanes[16] = {};
+
+  RETINA_OPS_HOST_DEVICE void add(const float* loss) {  // a block; four floats of it are added as floats
+    static_assert(kFocalBlock == 64, "four vectors of 16");
+    for (int k = 0; k < 16; ++k) {
+      lanes[k] += static_cast<double>((loss[k] + loss[k + 16]) + (loss[k + 32] + loss[k + 48]));
+    }
+  }
+  RETINA_OPS_HOST_DEVICE void add(const double* loss) {
+    for (int k = 0; k < 16; ++k) lanes[k] += (loss[k] + loss[k + 16]) + (loss[k + 32] + loss[k + 48]);
+  }
+  double total() const {
+    double sum = 0.0;
+    for (int k = 0; k < 16; ++k) sum += lanes[k];
+    return sum;
+  }
+};
+
+// Writes `count` elements of the block that are weighted by all but an upstream gradient of each element, and adds
+// their losses. Elements past `count` are computed but neither summed nor written.
+template <class T, int kOrder>
+RETINA_OPS_HOST_DEVICE void finish_block(const FocalProblem& problem, Block<T>& block, int64_t first, int count,
+                                         LossSum& sum) {
+  if (count < kFocalBlock) {
+    for (int i = count; i < kFocalBlock; ++i) block.loss[i] = T(0);
+  }
+  if (problem.value != nullptr) store_block<kFocalBlock>(problem.value, problem.dtype, first, block.loss, count);
+  if constexpr (kOrder != 0) {
+    if (problem.upstream != nullptr) {
+      load_block<kFocalBlock>(problem.upstream, problem.dtype, first, block.upstream, count);
+      for (int i = 0; i < kFocalBlock; ++i) block.derivative[i] *= block.upstream[i];
+    }
+    store_block<kFocalBlock>(problem.derivative, problem.dtype, first, block.derivative, count);
+  }
+  sum.add(block.loss);
+}
+
+}  // namespace retina_ops
