@@ -4,6 +4,8 @@
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
+#include <type_traits>
+
 #include "common/launch.cuh"
 
 namespace retina_ops {
@@ -38,17 +40,44 @@ __device__ __forceinline__ __nv_bfloat16 from_arithmetic<__nv_bfloat16>(float va
   return __float2bfloat16_rn(value);
 }
 
+// The widest access that divides a number of bytes.
+template <int kBytes>
+using WordOf = std::conditional_t<kBytes % 16 == 0, uint4, std::conditional_t<kBytes % 8 == 0, uint2, uint32_t>>;
+
+// One access of 16 bytes, and no less: nvcc takes a plain store apart to share code with the stores of a partial pack.
+__device__ __forceinline__ void store_word(uint4* to, uint4 word) {
+#if defined(__CUDA_ARCH__)
+  asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(__cvta_generic_to_global(to)), "r"(word.x), "r"(word.y),
+               "r"(word.z), "r"(word.w)
+               : "memory");
+#else
+  *to = word;
+#endif
+}
+template <class Word>
+__device__ __forceinline__ void store_word(Word* to, Word word) {
+  *to = word;
+}
+
 // kCount elements that are read or written together.
 template <class T, int kCount>
-struct alignas(sizeof(T) * kCount < 16 ? sizeof(T) * kCount : 16) Pack {
+union Pack {
+  using Word = WordOf<static_cast<int>(sizeof(T)) * kCount>;
+  static constexpr int kWords = sizeof(T) * kCount / sizeof(Word);
+  static constexpr bool kFits = kWords * sizeof(Word) == sizeof(T) * kCount;
+  Word words[kFits ? kWords : 1];
   T values[kCount];
+  __device__ __forceinline__ Pack() {}
 };
 
-// Reads up to kCount elements from `from`; one access where all are there and the address allows it.
+// Reads up to kCount elements from `from`; in the widest accesses where all are there and the address allows it.
 template <int kCount, class T, class A>
 __device__ __forceinline__ void load_pack(const T* from, int64_t available, bool aligned, A (&to)[kCount]) {
-  if (aligned && available >= kCount) {
-    const Pack<T, kCount> pack = *reinterpret_cast<const Pack<T, kCount>*>(from);
+  if (Pack<T, kCount>::kFits && aligned && available >= kCount) {
+    Pack<T, kCount> pack;
+    const auto* words = reinterpret_cast<const typename Pack<T, kCount>::Word*>(from);
+#pragma unroll
+    for (int i = 0; i < Pack<T, kCount>::kWords; ++i) pack.words[i] = words[i];
 #pragma unroll
     for (int i = 0; i < kCount; ++i) to[i] = to_arithmetic(pack.values[i]);
   } else {
@@ -59,11 +88,13 @@ __device__ __forceinline__ void load_pack(const T* from, int64_t available, bool
 
 template <int kCount, class T, class A>
 __device__ __forceinline__ void store_pack(T* to, int64_t available, bool aligned, const A (&from)[kCount]) {
-  if (aligned && available >= kCount) {
+  if (Pack<T, kCount>::kFits && aligned && available >= kCount) {
     Pack<T, kCount> pack;
 #pragma unroll
     for (int i = 0; i < kCount; ++i) pack.values[i] = from_arithmetic<T>(from[i]);
-    *reinterpret_cast<Pack<T, kCount>*>(to) = pack;
+    auto* words = reinterpret_cast<typename Pack<T, kCount>::Word*>(to);
+#pragma unroll
+    for (int i = 0; i < Pack<T, kCount>::kWords; ++i) store_word(words + i, pack.words[i]);
   } else {
 #pragma unroll
     for (int i = 0; i < kCount; ++i) {

@@ -14,6 +14,7 @@ namespace retina_ops {
 constexpr int kFocalThreads = 256;
 // Blocks that a multiprocessor must hold of the reducing kernel: lets ptxas use up to 80 registers rather than spill.
 constexpr int kFocalResidentBlocks = 3;
+constexpr int kFocalElementBlocks = 2;     // asked of ptxas: with more it spills second derivatives of an odd gamma
 constexpr int64_t kFocalMaxBlocks = 2048;  // of the reducing kernel: fixed, so that sums do not depend on the device
 
 // n / d without a division: a multiplication by floor((2^64 - 1) / d) is at most two too small, for every n >= 0.
@@ -123,7 +124,8 @@ __device__ __forceinline__ void focal_pack(const FocalKernelArguments<T, TargetT
 // Loss per element, or its derivative of order kOrder times the upstream gradient. A thread computes one pack.
 // launch: ceil(packs / kFocalThreads) blocks of kFocalThreads.
 template <class T, class TargetT, Gamma G, int kOrder>
-__global__ void __launch_bounds__(kFocalThreads) focal_loss_elementwise_kernel(FocalKernelArguments<T, TargetT> a) {
+__global__ void __launch_bounds__(kFocalThreads, kFocalElementBlocks)
+    focal_loss_elementwise_kernel(FocalKernelArguments<T, TargetT> a) {
   using A = ArithmeticOf<T>;
   constexpr int kPack = kFocalPack<T>;
   const int64_t at = a.first + (static_cast<int64_t>(blockIdx.x) * kFocalThreads + threadIdx.x) * kPack;

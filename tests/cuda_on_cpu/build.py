@@ -42,12 +42,15 @@ VARIANTS = {
 }
 EMULATOR = ("case.cpp", "emulator/fiber.cpp", "emulator/scheduler.cpp")
 KERNELS = {
-    "boxes": (HERE / "kernels_boxes.cpp",),
+    "anchor_matching": (HERE / "kernels_anchor_matching.cpp",),
+    "box_coding": (HERE / "kernels_box_coding.cpp",),
+    "box_iou": (HERE / "kernels_box_iou.cpp",),
     "focal_loss": (
         HERE / "kernels_focal_loss.cpp",
         Path("focal_loss/focal_loss_labels.cu"),  # of csrc
         Path("focal_loss/focal_loss_soft.cu"),
     ),
+    "nms": (HERE / "kernels_nms.cpp",),
 }
 
 

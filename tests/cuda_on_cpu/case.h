@@ -47,6 +47,11 @@ class Case {
   std::map<std::string, CaseArray> arrays_;
 };
 
+inline int64_t bytes_of_box(retina_ops::Dtype dtype) {
+  using retina_ops::Dtype;
+  return 4 * (dtype == Dtype::kFloat64 ? 8 : dtype == Dtype::kFloat32 ? 4 : 2);
+}
+
 // Launch the kernels of one operator call, as the operator does. Null in a program that leaves their file out.
 #define CASE_RUNNER(NAME) void NAME(const Case& c) __attribute__((weak))
 CASE_RUNNER(run_focal_loss);

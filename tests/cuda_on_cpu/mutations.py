@@ -202,10 +202,20 @@ MUTATIONS = {
 }
 
 
+# The kernels that each check runs: a program has no others.
+PARTS = {
+    focal: ["focal_loss"],
+    misaligned: ["focal_loss"],
+    iou: ["box_iou"],
+    coding: ["box_coding"],
+    match: ["anchor_matching"],
+    nms: ["nms"],
+}
+
+
 def outcome(check: Callable[[Device], None], variant: str, csrc: Path = CSRC) -> str | None:
     """What the check reports of the kernels in `csrc`; None where it finds nothing."""
-    parts = ["focal_loss"] if check in (focal, misaligned) else ["boxes"]
-    program = build(variant, csrc, parts)
+    program = build(variant, csrc, PARTS[check])
     torch.manual_seed(0)
     try:
         for order, seed in (("forward", 1), ("random", 1)):

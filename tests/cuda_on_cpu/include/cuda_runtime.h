@@ -23,6 +23,12 @@
 #define gridDim (::emulator::grid_size)
 
 using dim3 = ::emulator::Dim;
+struct alignas(8) uint2 {
+  unsigned x, y;
+};
+struct alignas(16) uint4 {
+  unsigned x, y, z, w;
+};
 using cudaStream_t = struct CUstream_st*;
 
 #define EMULATOR_HERE (::emulator::Place{__FILE__, __LINE__})
