@@ -15,7 +15,7 @@ constexpr int kFocalThreads = 256;
 // Blocks that a multiprocessor must hold, which is how many registers ptxas may use before it spills.
 constexpr int kFocalResidentBlocks = 3;  // of the reducing kernel: 80 registers
 template <int kOrder>
-constexpr int kFocalElementBlocks = kOrder == 2 ? 2 : 4;
+constexpr int kFocalElementBlocks = kOrder == 2 ? 2 : 3;
 constexpr int64_t kFocalMaxBlocks = 2048;  // of the reducing kernel: fixed, so that sums do not depend on the device
 
 // n / d without a division: a multiplication by floor((2^64 - 1) / d) is at most two too small, for every n >= 0.
