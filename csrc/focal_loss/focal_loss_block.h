@@ -38,6 +38,14 @@ RETINA_OPS_HOST_DEVICE void negatives(Block<T>& block, double gamma, T loss_weig
   }
 }
 
+// Is any target of the block other than 0?
+template <class T>
+RETINA_OPS_HOST_DEVICE bool any_target(const Block<T>& block) {
+  int any = 0;
+  for (int i = 0; i < kFocalBlock; ++i) any |= block.targets[i] != T(0) ? 1 : 0;
+  return any != 0;
+}
+
 // loss and derivative of a block of soft targets, unweighted.
 template <class T, Gamma G, int kOrder, class Math>
 RETINA_OPS_HOST_DEVICE void soft(Block<T>& block, double gamma) {

@@ -56,21 +56,26 @@ RETINA_OPS_HOST_DEVICE double soft_run(const FocalProblem& problem, RunWeights<T
   LossSum sum;
   const double gamma = problem.gamma;
   const T factor = upstream_factor<T>(problem);
+  const T negative_weight = alphas.scalar < T(0) ? T(1) : T(1) - alphas.scalar;
   for (int i = 0; i < kFocalBlock; ++i) block.alpha[i] = alphas.scalar;
   for (int64_t first = begin; first < end; first += kFocalBlock) {
     const int count = end - first < kFocalBlock ? static_cast<int>(end - first) : kFocalBlock;
     load_block<kFocalBlock>(problem.logits, problem.dtype, first, block.logits, count);
     load_block<kFocalBlock>(problem.soft_targets, problem.soft_dtype, first, block.targets, count);
-    soft<T, G, kOrder, Math>(block, gamma);
-    if (alphas.per_class != nullptr) {
-      for (int i = 0; i < count; ++i) block.alpha[i] = alphas.per_class[(first + i) % problem.classes];
-    }
-    for (int i = 0; i < kFocalBlock; ++i) {
-      const T alpha = block.alpha[i];
-      const T t = block.targets[i];
-      const T weight = alpha < T(0) ? T(1) : alpha * t + (T(1) - alpha) * (T(1) - t);
-      block.loss[i] *= weight;
-      if constexpr (kOrder != 0) block.derivative[i] *= weight * factor;
+    if (alphas.per_class == nullptr && !any_target(block)) {  // nearly every block of one-hot targets
+      negatives<T, G, kOrder, Math>(block, gamma, negative_weight, negative_weight * factor);
+    } else {
+      soft<T, G, kOrder, Math>(block, gamma);
+      if (alphas.per_class != nullptr) {
+        for (int i = 0; i < count; ++i) block.alpha[i] = alphas.per_class[(first + i) % problem.classes];
+      }
+      for (int i = 0; i < kFocalBlock; ++i) {
+        const T alpha = block.alpha[i];
+        const T t = block.targets[i];
+        const T weight = alpha < T(0) ? T(1) : alpha * t + (T(1) - alpha) * (T(1) - t);
+        block.loss[i] *= weight;
+        if constexpr (kOrder != 0) block.derivative[i] *= weight * factor;
+      }
     }
     finish_block<T, kOrder>(problem, block, first, count, sum);
   }
