@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from harness import CudaClock
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -13,6 +14,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "device" in metafunc.fixturenames:
         metafunc.parametrize("device", ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"])
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Cases on CUDA are timed by the device's own events."""
+    for item in items:
+        if getattr(item, "callspec", None) is not None and item.callspec.params.get("device") == "cuda":
+            item.add_marker(pytest.mark.benchmark(timer=CudaClock()))
 
 
 @pytest.fixture

@@ -70,6 +70,7 @@ def test_random_schedules_find_nothing(schedule: int) -> None:
         emulated.focal_loss(gpu, logits, labels, order=1), focal_expected(logits, labels, 0.25, 2.0, 1), torch.float32
     )
     emulated.scale_gradient(gpu, logits, 2.0)
+    assert emulated.count_labels(gpu, labels, 9)[0] == (labels != -1).sum() * 9
     boxes, scores = random_boxes(200), torch.rand(200)
     assert torch.equal(emulated.match_anchors(gpu, boxes, [boxes[:20]])[0], reference.match_anchors(boxes, boxes[:20]))
     classes = torch.randint(0, 3, (200,))
