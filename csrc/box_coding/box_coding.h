@@ -14,9 +14,8 @@ namespace retina_ops {
 template <class T>
 struct BoxCoding {
   T weight_x, weight_y, weight_w, weight_h;
-  T log_limit;                  // decoded: log(size / proposal size) is at most this
-  bool clip;                    // decoded boxes are cut to the image
-  T image_height, image_width;  // in pixels, where clip
+  T log_limit;                          // decoded: log(size / proposal size) is at most this
+  T lowest, image_height, image_width;  // decoded boxes are cut to these: 0 and pixels, or infinite
 };
 
 template <class T>
@@ -24,10 +23,7 @@ struct Deltas {
   T dx, dy, dw, dh;
 };
 
-RETINA_OPS_HOST_DEVICE float natural_log(float x) { return logf(x); }
-RETINA_OPS_HOST_DEVICE double natural_log(double x) { return log(x); }
-
-template <class T>
+template <class T, class Math>
 RETINA_OPS_HOST_DEVICE Deltas<T> encode_box(const BoxCoding<T>& coding, const Box<T>& box, const Box<T>& proposal) {
   const T w = proposal.x2 - proposal.x1;
   const T h = proposal.y2 - proposal.y1;
@@ -35,8 +31,8 @@ RETINA_OPS_HOST_DEVICE Deltas<T> encode_box(const BoxCoding<T>& coding, const Bo
   const T gh = box.y2 - box.y1;
   const T offset_x = (box.x1 + T(0.5) * gw) - (proposal.x1 + T(0.5) * w);
   const T offset_y = (box.y1 + T(0.5) * gh) - (proposal.y1 + T(0.5) * h);
-  return {coding.weight_x * offset_x / w, coding.weight_y * offset_y / h, coding.weight_w * natural_log(gw / w),
-          coding.weight_h * natural_log(gh / h)};
+  return {coding.weight_x * offset_x / w, coding.weight_y * offset_y / h, coding.weight_w * natural_log<Math>(gw / w),
+          coding.weight_h * natural_log<Math>(gh / h)};
 }
 
 // Gradients of sum(grad * encode_box) by the box and by the proposal.
@@ -78,10 +74,9 @@ RETINA_OPS_HOST_DEVICE Box<T> decode_box(const BoxCoding<T>& coding, const Delta
   const T half_h = T(0.5) * (exp_bounded<Math>(dh > coding.log_limit ? coding.log_limit : dh) * h);
   const T x = deltas.dx / coding.weight_x * w + (proposal.x1 + T(0.5) * w);
   const T y = deltas.dy / coding.weight_y * h + (proposal.y1 + T(0.5) * h);
-  const Box<T> box{x - half_w, y - half_h, x + half_w, y + half_h};
-  if (!coding.clip) return box;
-  return {clamped(box.x1, T(0), coding.image_width), clamped(box.y1, T(0), coding.image_height),
-          clamped(box.x2, T(0), coding.image_width), clamped(box.y2, T(0), coding.image_height)};
+  const T low = coding.lowest, right = coding.image_width, bottom = coding.image_height;
+  return {clamped(x - half_w, low, right), clamped(y - half_h, low, bottom), clamped(x + half_w, low, right),
+          clamped(y + half_h, low, bottom)};
 }
 
 // Gradients of sum(grad * decode_box) by the deltas and by the proposal; none through a clipped coordinate.
@@ -89,15 +84,12 @@ template <class T, class Math>
 RETINA_OPS_HOST_DEVICE void decode_box_backward(const BoxCoding<T>& coding, const Box<T>& grad, const Deltas<T>& deltas,
                                                 const Box<T>& proposal, Deltas<T>& for_deltas, Box<T>& for_proposal) {
   BoxCoding<T> unclipped = coding;
-  unclipped.clip = false;
+  unclipped.lowest = -std::numeric_limits<T>::infinity();
+  unclipped.image_height = unclipped.image_width = std::numeric_limits<T>::infinity();
   const Box<T> box = decode_box<T, Math>(unclipped, deltas, proposal);
-  Box<T> kept = grad;
-  if (coding.clip) {
-    kept.x1 = box.x1 < T(0) || box.x1 > coding.image_width ? T(0) : grad.x1;
-    kept.y1 = box.y1 < T(0) || box.y1 > coding.image_height ? T(0) : grad.y1;
-    kept.x2 = box.x2 < T(0) || box.x2 > coding.image_width ? T(0) : grad.x2;
-    kept.y2 = box.y2 < T(0) || box.y2 > coding.image_height ? T(0) : grad.y2;
-  }
+  const T low = coding.lowest, right = coding.image_width, bottom = coding.image_height;
+  const Box<T> kept{box.x1 < low || box.x1 > right ? T(0) : grad.x1, box.y1 < low || box.y1 > bottom ? T(0) : grad.y1,
+                    box.x2 < low || box.x2 > right ? T(0) : grad.x2, box.y2 < low || box.y2 > bottom ? T(0) : grad.y2};
   const T w = proposal.x2 - proposal.x1;
   const T h = proposal.y2 - proposal.y1;
   const T dw = deltas.dw / coding.weight_w;

@@ -1,5 +1,5 @@
-// Floor for float32: 48 bytes a box read and written. Two exponentials a decoded box, vectorised; logarithms are
-// libm's.
+// Floor for float32: 48 bytes a box read and written, and two exponentials or logarithms. Boxes are taken in blocks, a
+// block's coordinates apart, so that every formula becomes vectors.
 #include "box_coding/box_coding_cpu.h"
 
 #include <algorithm>
@@ -10,64 +10,78 @@
 namespace retina_ops {
 namespace {
 
-constexpr int kBoxes = 32;  // a block
-constexpr int kWidth = 4 * kBoxes;
+constexpr int kBoxes = 64;  // a block
+constexpr int kValues = 4 * kBoxes;
 
+// The coordinates of a block of boxes, or its deltas: one array each.
 template <class T>
-struct Block {
-  alignas(64) T codes[kWidth];
-  alignas(64) T proposals[kWidth];
-  alignas(64) T grad[kWidth];
-  alignas(64) T out[kWidth];
-  alignas(64) T out2[kWidth];
+struct Planes {
+  alignas(64) T a[kBoxes];
+  alignas(64) T b[kBoxes];
+  alignas(64) T c[kBoxes];
+  alignas(64) T d[kBoxes];
+
+  RETINA_OPS_HOST_DEVICE void load(const void* from, Dtype dtype, int64_t first, int boxes) {
+    alignas(64) T values[kValues];
+    load_block<kValues>(from, dtype, 4 * first, values, 4 * boxes);
+    for (int i = 0; i < kBoxes; ++i) {
+      a[i] = values[4 * i];
+      b[i] = values[4 * i + 1];
+      c[i] = values[4 * i + 2];
+      d[i] = values[4 * i + 3];
+    }
+  }
+  RETINA_OPS_HOST_DEVICE void store(void* to, Dtype dtype, int64_t first, int boxes) const {
+    alignas(64) T values[kValues];
+    for (int i = 0; i < kBoxes; ++i) {
+      values[4 * i] = a[i];
+      values[4 * i + 1] = b[i];
+      values[4 * i + 2] = c[i];
+      values[4 * i + 3] = d[i];
+    }
+    store_block<kValues>(to, dtype, 4 * first, values, 4 * boxes);
+  }
+  RETINA_OPS_HOST_DEVICE Box<T> box(int i) const { return {a[i], b[i], c[i], d[i]}; }
+  RETINA_OPS_HOST_DEVICE Deltas<T> deltas(int i) const { return {a[i], b[i], c[i], d[i]}; }
+  RETINA_OPS_HOST_DEVICE void put(int i, const Box<T>& box) {
+    a[i] = box.x1;
+    b[i] = box.y1;
+    c[i] = box.x2;
+    d[i] = box.y2;
+  }
+  RETINA_OPS_HOST_DEVICE void put(int i, const Deltas<T>& deltas) {
+    a[i] = deltas.dx;
+    b[i] = deltas.dy;
+    c[i] = deltas.dw;
+    d[i] = deltas.dh;
+  }
 };
 
 template <class T>
-BoxCoding<T> coding_of(const BoxCodingProblem& problem) {
-  const double* w = problem.weights;
-  return {static_cast<T>(w[0]),
-          static_cast<T>(w[1]),
-          static_cast<T>(w[2]),
-          static_cast<T>(w[3]),
-          static_cast<T>(kBoxLogLimit),
-          problem.image_height >= 0.0,
-          static_cast<T>(problem.image_height),
-          static_cast<T>(problem.image_width)};
-}
-
-template <class T>
-RETINA_OPS_HOST_DEVICE Box<T> box_at(const T* values) {
-  return {values[0], values[1], values[2], values[3]};
-}
-template <class T>
-RETINA_OPS_HOST_DEVICE Deltas<T> deltas_at(const T* values) {
-  return {values[0], values[1], values[2], values[3]};
-}
-template <class T, class Four>
-RETINA_OPS_HOST_DEVICE void put(T* values, const Four& four) {
-  memcpy(values, &four, sizeof(four));
-}
+struct Block {
+  Planes<T> codes, proposals, grad, out, out2;
+};
 
 template <class T, BoxCodingOp kOp, class Math>
 RETINA_OPS_HOST_DEVICE void compute(const BoxCoding<T>& coding, Block<T>& block) {
-  for (int i = 0; i < kWidth; i += 4) {
-    const Box<T> proposal = box_at(block.proposals + i);
+  for (int i = 0; i < kBoxes; ++i) {
+    const Box<T> proposal = block.proposals.box(i);
     if constexpr (kOp == BoxCodingOp::kEncode) {
-      put(block.out + i, encode_box(coding, box_at(block.codes + i), proposal));
+      block.out.put(i, encode_box<T, Math>(coding, block.codes.box(i), proposal));
     } else if constexpr (kOp == BoxCodingOp::kDecode) {
-      put(block.out + i, decode_box<T, Math>(coding, deltas_at(block.codes + i), proposal));
+      block.out.put(i, decode_box<T, Math>(coding, block.codes.deltas(i), proposal));
     } else if constexpr (kOp == BoxCodingOp::kEncodeBackward) {
       Box<T> for_box, for_proposal;
-      encode_box_backward(coding, deltas_at(block.grad + i), box_at(block.codes + i), proposal, for_box, for_proposal);
-      put(block.out + i, for_box);
-      put(block.out2 + i, for_proposal);
+      encode_box_backward(coding, block.grad.deltas(i), block.codes.box(i), proposal, for_box, for_proposal);
+      block.out.put(i, for_box);
+      block.out2.put(i, for_proposal);
     } else {
       Deltas<T> for_deltas;
       Box<T> for_proposal;
-      decode_box_backward<T, Math>(coding, box_at(block.grad + i), deltas_at(block.codes + i), proposal, for_deltas,
+      decode_box_backward<T, Math>(coding, block.grad.box(i), block.codes.deltas(i), proposal, for_deltas,
                                    for_proposal);
-      put(block.out + i, for_deltas);
-      put(block.out2 + i, for_proposal);
+      block.out.put(i, for_deltas);
+      block.out2.put(i, for_proposal);
     }
   }
 }
@@ -75,17 +89,18 @@ RETINA_OPS_HOST_DEVICE void compute(const BoxCoding<T>& coding, Block<T>& block)
 template <class T, BoxCodingOp kOp, class Math>
 RETINA_OPS_HOST_DEVICE void run_of(const BoxCodingProblem& problem, const BoxCoding<T>& coding, int64_t begin,
                                    int64_t end) {
+  constexpr bool kHasGrad = kOp == BoxCodingOp::kEncodeBackward || kOp == BoxCodingOp::kDecodeBackward;
   Block<T> block;
   for (int64_t first = begin; first < end;) {
     const int64_t proposal = first % problem.period;
     const int64_t count = std::min<int64_t>({end - first, problem.period - proposal, kBoxes});
-    const int values = static_cast<int>(4 * count);
-    load_block<kWidth>(problem.codes, problem.code_dtype, 4 * first, block.codes, values);
-    load_block<kWidth>(problem.proposals, problem.proposal_dtype, 4 * proposal, block.proposals, values);
-    if (problem.grad != nullptr) load_block<kWidth>(problem.grad, problem.out_dtype, 4 * first, block.grad, values);
+    const int boxes = static_cast<int>(count);
+    block.codes.load(problem.codes, problem.code_dtype, first, boxes);
+    block.proposals.load(problem.proposals, problem.proposal_dtype, proposal, boxes);
+    if constexpr (kHasGrad) block.grad.load(problem.grad, problem.out_dtype, first, boxes);
     compute<T, kOp, Math>(coding, block);
-    store_block<kWidth>(problem.out, problem.out_dtype, 4 * first, block.out, values);
-    if (problem.out2 != nullptr) store_block<kWidth>(problem.out2, problem.out_dtype, 4 * first, block.out2, values);
+    block.out.store(problem.out, problem.out_dtype, first, boxes);
+    if constexpr (kHasGrad) block.out2.store(problem.out2, problem.out_dtype, first, boxes);
     first += count;
   }
 }

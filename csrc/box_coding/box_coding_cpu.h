@@ -1,6 +1,7 @@
 // Box coding over a range of plain memory, on the CPU. No torch.
 #pragma once
 
+#include "box_coding/box_coding.h"
 #include "common/half_block.h"
 
 namespace retina_ops {
@@ -27,6 +28,22 @@ struct BoxCodingProblem {
 
 // Largest log of the ratio of a decoded size to its proposal's: torchvision's log(1000 / 16).
 constexpr double kBoxLogLimit = 4.135166556742356;
+
+// What the kernels need of the problem.
+template <class T>
+BoxCoding<T> coding_of(const BoxCodingProblem& problem) {
+  const double* w = problem.weights;
+  const bool clips = problem.image_height >= 0.0;
+  const T infinity = std::numeric_limits<T>::infinity();
+  return {static_cast<T>(w[0]),
+          static_cast<T>(w[1]),
+          static_cast<T>(w[2]),
+          static_cast<T>(w[3]),
+          static_cast<T>(kBoxLogLimit),
+          clips ? T(0) : -infinity,
+          clips ? static_cast<T>(problem.image_height) : infinity,
+          clips ? static_cast<T>(problem.image_width) : infinity};
+}
 
 void box_coding_range(const BoxCodingProblem& problem, int64_t begin, int64_t end);
 

@@ -47,7 +47,7 @@ __global__ void __launch_bounds__(kBoxCodingThreads) box_coding_kernel(BoxCoding
   const int64_t at = a.period == a.n ? i : i % a.period;
   const Box<A> proposal = load_four<Box<A>, ProposalT, A>(a.proposals, at, a.aligned);
   if constexpr (kOp == BoxCodingOp::kEncode) {
-    const Deltas<A> d = encode_box(a.coding, load_four<Box<A>, T, A>(a.codes, i, a.aligned), proposal);
+    const Deltas<A> d = encode_box<A, FusedMath>(a.coding, load_four<Box<A>, T, A>(a.codes, i, a.aligned), proposal);
     store_four(a.out, i, a.aligned, d.dx, d.dy, d.dw, d.dh);
   } else if constexpr (kOp == BoxCodingOp::kDecode) {
     const Deltas<A> deltas = load_four<Deltas<A>, T, A>(a.codes, i, a.aligned);

@@ -18,10 +18,7 @@ void launch_box_coding_op(const BoxCodingProblem& problem, int64_t first, int64_
   a.first = first;
   a.n = n;
   a.period = problem.period;
-  a.coding = BoxCoding<A>{static_cast<A>(problem.weights[0]),   static_cast<A>(problem.weights[1]),
-                          static_cast<A>(problem.weights[2]),   static_cast<A>(problem.weights[3]),
-                          static_cast<A>(kBoxLogLimit),         problem.image_height >= 0.0,
-                          static_cast<A>(problem.image_height), static_cast<A>(problem.image_width)};
+  a.coding = coding_of<A>(problem);
   a.aligned = is_aligned(a.codes, 16) && is_aligned(a.proposals, 16) && is_aligned(a.grad, 16) &&
               is_aligned(a.out, 16) && is_aligned(a.out2, 16);
   launch(box_coding_kernel<T, ProposalT, kOp>,

@@ -71,6 +71,31 @@ RETINA_OPS_HOST_DEVICE double log1p_ratio(double e) {
   return e > 0.0 ? log1p(e) / e : 1.0;
 }
 
+// log(x) within 3e-7 of the true value, as the C library's at 0, inf, NaN and under 0.
+template <class Math>
+RETINA_OPS_HOST_DEVICE float natural_log(float x) {
+  const bool is_small = x < 1.17549435e-38f;  // no exponent of its own
+  const uint32_t bits = bit_copy<uint32_t>(is_small ? x * 16777216.0f : x) + (0x3f800000u - 0x3f3504f3u);
+  const float exponent = static_cast<float>(static_cast<int32_t>(bits >> 23) - (is_small ? 127 + 24 : 127));
+  const float f = bit_copy<float>((bits & 0x007fffffu) + 0x3f3504f3u);  // x = 2^exponent f, f in [0.7, 1.42)
+  const float w = quotient(f - 1.0f, f + 1.0f);                         // log(f) = 2 atanh(w)
+  const float w2 = w * w;
+  float series = Math::madd(w2, 0.22222222f, 0.2857143f);
+  series = Math::madd(series, w2, 0.4f);
+  series = Math::madd(series, w2, 0.6666667f);
+  series = Math::madd(series, w2, 2.0f);
+  const float high = exponent * 0.693359375f;  // exact
+  const float normal = Math::madd(series, w, exponent * -2.12194440e-4f) + high;
+  const float infinity = std::numeric_limits<float>::infinity();
+  const float finite = x < infinity ? normal : x;  // inf and NaN stay
+  return x > 0.0f ? finite : (x == 0.0f ? -infinity : x != x ? x : std::numeric_limits<float>::quiet_NaN());
+}
+
+template <class Math>
+RETINA_OPS_HOST_DEVICE double natural_log(double x) {
+  return log(x);
+}
+
 // log(m) for m in (0, 1], in double so that a product with it stays accurate: m = 2^k f with f in [0.7, 1.42), and
 // log(f) = 2 atanh((f - 1) / (f + 1)) as a series, good to 2e-8 absolute. Below 2^-126 it is about -88.
 template <class Math>
