@@ -250,11 +250,12 @@ double focal_loss_range(const FocalProblem& problem, int64_t begin, int64_t end)
                                           : typed_range<float>(problem, begin, end);
 }
 
-int64_t first_bad_label(const int64_t* labels, int64_t rows, int64_t classes, int64_t ignore_index) {
-  for (int64_t row = 0; row < rows; ++row) {
-    if ((labels[row] < 0 || labels[row] > classes) && labels[row] != ignore_index) {
-      return row;
-    }
+int64_t first_bad_label(const FocalProblem& problem, int64_t begin, int64_t end) {
+  if (problem.labels == nullptr) return -1;
+  const int64_t last = (end - 1) / problem.classes;
+  for (int64_t row = begin / problem.classes; row <= last; ++row) {
+    const int64_t label = problem.labels[row];
+    if ((label < 0 || label > problem.classes) && label != problem.ignore_index) return row;
   }
   return -1;
 }

@@ -30,8 +30,9 @@ constexpr int64_t kFocalChunk = 16384;
 // Computes elements [begin, end) and returns the sum of their losses. begin must be a multiple of kFocalChunk.
 double focal_loss_range(const FocalProblem& problem, int64_t begin, int64_t end);
 
-// The first row whose label is neither a class, nor K, nor ignore_index; -1 if there is none.
-int64_t first_bad_label(const int64_t* labels, int64_t rows, int64_t classes, int64_t ignore_index);
+// Of the rows of elements [begin, end), the first whose label is neither a class, nor K, nor ignore_index; -1 if there
+// is none, or no labels.
+int64_t first_bad_label(const FocalProblem& problem, int64_t begin, int64_t end);
 
 // data[begin, end) *= factor, data of `dtype`.
 void scale_range(void* data, Dtype dtype, double factor, int64_t begin, int64_t end);

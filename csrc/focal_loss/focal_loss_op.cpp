@@ -3,6 +3,7 @@
 
 #include <torch/csrc/stable/library.h>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <tuple>
@@ -17,32 +18,31 @@ FocalArguments check_on_cpu(const char* op, const Tensor& inputs, const Tensor& 
                             const std::optional<Tensor>& alpha_per_class, double alpha, double gamma,
                             int64_t ignore_index) {
   FocalArguments arguments = check_sigmoid_focal_loss(op, inputs, targets, alpha_per_class, alpha, gamma, ignore_index);
-  if (arguments.is_labels) {
-    const int64_t classes = inputs.size(inputs.dim() - 1);
-    const int64_t rows = arguments.targets.numel();
-    const int64_t bad = first_bad_label(arguments.problem.labels, rows, classes, ignore_index);
-    check(bad < 0, op, ": class-index targets must be in [0, ", classes, "] (", classes,
-          " = background) or ignore_index ", ignore_index, ", got ", bad < 0 ? 0 : arguments.problem.labels[bad],
-          " at row ", bad);
-  }
   cpu_isa();  // a bad RETINA_OPS_ISA is an error here, not inside a thread
   return arguments;
 }
 
-// Runs the problem over all chunks. The chunks' sums are added in order, so that the number of threads changes nothing.
-double run_chunks(const FocalProblem& problem, int64_t elements) {
+// Runs the problem over all chunks, each after a look at its labels. The chunks' sums are added in order, so that the
+// number of threads changes nothing.
+double run_chunks(const char* op, const FocalProblem& problem, int64_t elements) {
   const int64_t chunks = (elements + kFocalChunk - 1) / kFocalChunk;
   std::vector<double> sums(static_cast<size_t>(chunks));
+  std::vector<int64_t> bad_rows(static_cast<size_t>(chunks), -1);
   torch::stable::parallel_for(0, chunks, 1, [&](int64_t begin, int64_t end) {
     for (int64_t chunk = begin; chunk < end; ++chunk) {
-      const int64_t last = (chunk + 1) * kFocalChunk;
-      sums[static_cast<size_t>(chunk)] =
-          focal_loss_range(problem, chunk * kFocalChunk, last < elements ? last : elements);
+      const int64_t first = chunk * kFocalChunk;
+      const int64_t last = std::min(first + kFocalChunk, elements);
+      bad_rows[static_cast<size_t>(chunk)] = first_bad_label(problem, first, last);
+      sums[static_cast<size_t>(chunk)] = focal_loss_range(problem, first, last);
     }
   });
   double total = 0.0;
-  for (const double sum : sums) {
-    total += sum;
+  for (size_t chunk = 0; chunk < sums.size(); ++chunk) {
+    const int64_t bad = bad_rows[chunk];
+    check(bad < 0, op, ": class-index targets must be in [0, ", problem.classes, "] (", problem.classes,
+          " = background) or ignore_index ", problem.ignore_index, ", got ", bad < 0 ? 0 : problem.labels[bad],
+          " at row ", bad);
+    total += sums[chunk];
   }
   return total;
 }
@@ -57,7 +57,7 @@ Tensor sigmoid_focal_loss_cpu(const Tensor& inputs, const Tensor& targets, std::
       check_on_cpu("sigmoid_focal_loss", inputs, targets, alpha_per_class, alpha, gamma, ignore_index);
   Tensor loss = torch::stable::new_empty(arguments.inputs, arguments.inputs.sizes());
   arguments.problem.value = loss.mutable_data_ptr();
-  run_chunks(arguments.problem, loss.numel());
+  run_chunks("sigmoid_focal_loss", arguments.problem, loss.numel());
   return loss;
 }
 
@@ -77,7 +77,7 @@ Tensor sigmoid_focal_loss_backward_cpu(const Tensor& grad_output, const Tensor& 
   Tensor grad = torch::stable::new_empty(arguments.inputs, arguments.inputs.sizes());
   arguments.problem.order = static_cast<int>(order);
   arguments.problem.derivative = grad.mutable_data_ptr();
-  run_chunks(arguments.problem, grad.numel());
+  run_chunks(op, arguments.problem, grad.numel());
   return grad;
 }
 
@@ -104,7 +104,7 @@ std::tuple<Tensor, Tensor> sigmoid_focal_loss_reduced_cpu(const Tensor& inputs, 
     problem.derivative = grad.mutable_data_ptr();
     problem.upstream_scalar = 1.0 / divisor;
   }
-  const double total = run_chunks(problem, elements) / divisor;
+  const double total = run_chunks("sigmoid_focal_loss_reduced", problem, elements) / divisor;
   Tensor loss = torch::stable::new_empty(arguments.inputs, {}, accumulate_dtype(inputs));
   if (problem.dtype == Dtype::kFloat64) {
     *loss.mutable_data_ptr<double>() = total;

@@ -69,9 +69,19 @@ void test_matches_definition(Case size) {
 
 void test_bad_labels_are_found() {
   const std::vector<int64_t> labels{0, 3, -1, 4, 2};
-  EXPECT(first_bad_label(labels.data(), 5, 3, -1) == 3);
-  EXPECT(first_bad_label(labels.data(), 5, 4, -1) == -1);
-  EXPECT(first_bad_label(labels.data(), 5, 4, -2) == 2);
+  FocalProblem problem{};
+  const auto found = [&](int64_t classes, int64_t ignore_index, int64_t begin_row) {
+    problem.labels = labels.data();
+    problem.classes = classes;
+    problem.ignore_index = ignore_index;
+    return first_bad_label(problem, begin_row * classes, 5 * classes);
+  };
+  EXPECT(found(3, -1, 0) == 3);
+  EXPECT(found(3, -1, 4) == -1);
+  EXPECT(found(4, -1, 0) == -1);
+  EXPECT(found(4, -2, 0) == 2);
+  problem.labels = nullptr;
+  EXPECT(first_bad_label(problem, 0, 20) == -1);
 }
 
 }  // namespace

@@ -93,7 +93,7 @@ def test_rejects_damaged_files(tmp_path: Path) -> None:
         ("{", "JSON"),
         ("{}", "does not describe a model"),
         (good.replace("retinanet_small_fpn", "yolo"), "architecture must be one of"),
-        (good.replace('"min_size"', '"min_sise"'), "unknown model setting 'min_sise'"),
+        (good.replace('"min_size"', '"min_sise"'), "unknown setting 'min_sise'"),
     ):
         config.write_text(text)
         with pytest.raises(DataError, match=reason):
