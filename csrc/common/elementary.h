@@ -34,22 +34,36 @@ RETINA_OPS_HOST_DEVICE float quotient(float a, float b) {
 }
 RETINA_OPS_HOST_DEVICE double quotient(double a, double b) { return a / b; }
 
-// exp(y) for y <= 88; 0 where exp(y) < 2^-126.5, NaN for NaN.
+// exp(y) for -88 <= y <= 88; 0 where exp(y) < 2^-126.5.
 template <class Math>
-RETINA_OPS_HOST_DEVICE float exp_bounded(float y) {
+RETINA_OPS_HOST_DEVICE float exp_in_range(float y) {
   constexpr float kLog2E = 1.44269504f;
   constexpr float kLn2High = 0.693359375f;  // few bits: n * kLn2High is exact
   constexpr float kLn2Low = -2.12194440e-4f;
-  y = -88.0f > y ? -88.0f : y;  // NaN passes through
   const float shifted = Math::madd(y, kLog2E, kRoundToInteger);
   const float n = shifted - kRoundToInteger;
   const float r = Math::madd(n, -kLn2Low, Math::madd(n, -kLn2High, y));
   return exp_reduced<Math>(r, shifted);
 }
 
+// exp(y) for y <= 88; 0 where exp(y) < 2^-126.5, NaN for NaN.
+template <class Math>
+RETINA_OPS_HOST_DEVICE float exp_bounded(float y) {
+  return exp_in_range<Math>(y < -88.0f ? -88.0f : y);
+}
 template <class Math>
 RETINA_OPS_HOST_DEVICE double exp_bounded(double y) {
   return exp(y);
+}
+
+// The same, but 0 for NaN: one instruction less where the compiler has a maximum.
+template <class Math>
+RETINA_OPS_HOST_DEVICE float exp_or_zero(float y) {
+  return exp_in_range<Math>(y > -88.0f ? y : -88.0f);
+}
+template <class Math>
+RETINA_OPS_HOST_DEVICE double exp_or_zero(double y) {
+  return y != y ? 0.0 : exp(y);
 }
 
 // log(1 + e) / e for e in [0, 1].

@@ -67,10 +67,10 @@ RETINA_OPS_HOST_DEVICE double modulate(double base, double log_base, double gamm
   return exp(gamma * log_base);
 }
 
-// exp(-|z|), the one exponential of a logit.
+// exp(-|z|), the one exponential of a logit; 0 for NaN, which s and the cross entropy below pass on.
 template <class T, class Math>
 RETINA_OPS_HOST_DEVICE T focal_exponential(T z) {
-  return exp_bounded<Math>(-magnitude(z));
+  return exp_or_zero<Math>(-magnitude(z));
 }
 
 // F and its derivative of order kOrder (1 or 2) by z, for a hard target; z = x for a positive, -x for a negative;
@@ -81,11 +81,12 @@ RETINA_OPS_HOST_DEVICE FocalTerms<T> focal_hard(T z, T e, double gamma_value) {
   const T ratio = log1p_ratio<Math>(e);
   const T v = quotient(T(1), T(1) + e);
   const T ev = e * v;
-  const T p = z < T(0) ? ev : v;
-  const T u = z < T(0) ? v : ev;
-  const T s = Math::madd(ratio, e, z > T(0) ? T(0) : -z);
+  const bool is_above = z > T(0);  // one comparison for all that depends on the sign; false for NaN
+  const T p = is_above ? v : ev;
+  const T u = is_above ? ev : v;
+  const T s = Math::madd(ratio, e, is_above ? T(0) : -z);
   const double log_u =
-      G == Gamma::kAny ? -(static_cast<double>(ratio * e) + (z < T(0) ? 0.0 : static_cast<double>(z))) : 0.0;
+      G == Gamma::kAny ? -(static_cast<double>(ratio * e) + (is_above ? static_cast<double>(z) : 0.0)) : 0.0;
   const T weight = modulate<G, Math>(u, log_u, gamma_value);
   const T p_s = p * s;
   FocalTerms<T> terms;

@@ -21,20 +21,20 @@ struct Block {
 };
 
 template <class T, class Math>
-RETINA_OPS_HOST_DEVICE void exponentials(Block<T>& block) {
-  for (int i = 0; i < kFocalBlock; ++i) block.exponential[i] = focal_exponential<T, Math>(block.logits[i]);
+RETINA_OPS_HOST_DEVICE void exponentials(const T* __restrict logits, T* __restrict exponential) {
+  for (int i = 0; i < kFocalBlock; ++i) exponential[i] = focal_exponential<T, Math>(logits[i]);
 }
 
 // loss and derivative of a block of negatives, times their weights.
 template <class T, Gamma G, int kOrder, class Math>
-RETINA_OPS_HOST_DEVICE void negatives(Block<T>& block, double gamma, T loss_weight, T derivative_weight) {
-  exponentials<T, Math>(block);
+RETINA_OPS_HOST_DEVICE void negatives(const T* __restrict logits, T* __restrict exponential, T* __restrict loss,
+                                      T* __restrict derivative, double gamma, T loss_weight, T derivative_weight) {
+  exponentials<T, Math>(logits, exponential);
   const T sign = kOrder == 2 ? derivative_weight : -derivative_weight;  // dz/dx = -1
   for (int i = 0; i < kFocalBlock; ++i) {
-    const FocalTerms<T> terms =
-        focal_hard<T, G, kOrder == 2 ? 2 : 1, Math>(-block.logits[i], block.exponential[i], gamma);
-    block.loss[i] = loss_weight * terms.loss;
-    if constexpr (kOrder != 0) block.derivative[i] = sign * terms.derivative;
+    const FocalTerms<T> terms = focal_hard<T, G, kOrder == 2 ? 2 : 1, Math>(-logits[i], exponential[i], gamma);
+    loss[i] = loss_weight * terms.loss;
+    if constexpr (kOrder != 0) derivative[i] = sign * terms.derivative;
   }
 }
 
@@ -49,7 +49,7 @@ RETINA_OPS_HOST_DEVICE bool any_target(const Block<T>& block) {
 // loss and derivative of a block of soft targets, unweighted.
 template <class T, Gamma G, int kOrder, class Math>
 RETINA_OPS_HOST_DEVICE void soft(Block<T>& block, double gamma) {
-  exponentials<T, Math>(block);
+  exponentials<T, Math>(block.logits, block.exponential);
   for (int i = 0; i < kFocalBlock; ++i) {
     const FocalTerms<T> terms =
         focal_soft<T, G, kOrder == 2 ? 2 : 1, Math>(block.logits[i], block.targets[i], block.exponential[i], gamma);
@@ -78,16 +78,16 @@ struct LossSum {
   }
 };
 
-// Writes `count` elements of the block that are weighted by all but an upstream gradient of each element, and adds
-// their losses. Elements past `count` are computed but neither summed nor written.
+// Adds the losses of `count` elements of the block, and writes them and the derivatives (unless those are where they
+// belong). Elements past `count` are computed but neither summed nor written.
 template <class T, int kOrder>
 RETINA_OPS_HOST_DEVICE void finish_block(const FocalProblem& problem, Block<T>& block, int64_t first, int count,
-                                         LossSum& sum) {
+                                         bool has_derivative, LossSum& sum) {
   if (count < kFocalBlock) {
     for (int i = count; i < kFocalBlock; ++i) block.loss[i] = T(0);
   }
   if (problem.value != nullptr) store_block<kFocalBlock>(problem.value, problem.dtype, first, block.loss, count);
-  if constexpr (kOrder != 0) {
+  if (kOrder != 0 && has_derivative) {
     if (problem.upstream != nullptr) {
       load_block<kFocalBlock>(problem.upstream, problem.dtype, first, block.upstream, count);
       for (int i = 0; i < kFocalBlock; ++i) block.derivative[i] *= block.upstream[i];

@@ -34,10 +34,16 @@ RETINA_OPS_HOST_DEVICE double negative_run(const FocalProblem& problem, RunWeigh
   const double gamma = problem.gamma;
   const T factor = upstream_factor<T>(problem);
   const T scalar = weights.per_class == nullptr ? weights.scalar : T(1);
+  constexpr Dtype native = sizeof(T) == sizeof(float) ? Dtype::kFloat32 : Dtype::kFloat64;
+  const bool writes_directly = kOrder != 0 && problem.upstream == nullptr && weights.per_class == nullptr;
   for (int64_t first = begin; first < end; first += kFocalBlock) {
     const int count = end - first < kFocalBlock ? static_cast<int>(end - first) : kFocalBlock;
-    load_block<kFocalBlock>(problem.logits, problem.dtype, first, block.logits, count);
-    negatives<T, G, kOrder, Math>(block, gamma, scalar, scalar * factor);
+    // A full block of the arithmetic's own type is read and written where it lies.
+    const bool is_direct = count == kFocalBlock && problem.dtype == native;
+    const T* logits = is_direct ? static_cast<const T*>(problem.logits) + first : block.logits;
+    T* derivative = is_direct && writes_directly ? static_cast<T*>(problem.derivative) + first : block.derivative;
+    if (!is_direct) load_block<kFocalBlock>(problem.logits, problem.dtype, first, block.logits, count);
+    negatives<T, G, kOrder, Math>(logits, block.exponential, block.loss, derivative, gamma, scalar, scalar * factor);
     if (weights.per_class != nullptr) {
       for (int i = 0; i < count; ++i) {
         const T weight = T(1) - weights.per_class[first - begin + i];
@@ -45,7 +51,7 @@ RETINA_OPS_HOST_DEVICE double negative_run(const FocalProblem& problem, RunWeigh
         if constexpr (kOrder != 0) block.derivative[i] *= weight;
       }
     }
-    finish_block<T, kOrder>(problem, block, first, count, sum);
+    finish_block<T, kOrder>(problem, block, first, count, derivative == block.derivative, sum);
   }
   return sum.total();
 }
@@ -63,7 +69,8 @@ RETINA_OPS_HOST_DEVICE double soft_run(const FocalProblem& problem, RunWeights<T
     load_block<kFocalBlock>(problem.logits, problem.dtype, first, block.logits, count);
     load_block<kFocalBlock>(problem.soft_targets, problem.soft_dtype, first, block.targets, count);
     if (alphas.per_class == nullptr && !any_target(block)) {  // nearly every block of one-hot targets
-      negatives<T, G, kOrder, Math>(block, gamma, negative_weight, negative_weight * factor);
+      negatives<T, G, kOrder, Math>(block.logits, block.exponential, block.loss, block.derivative, gamma,
+                                    negative_weight, negative_weight * factor);
     } else {
       soft<T, G, kOrder, Math>(block, gamma);
       if (alphas.per_class != nullptr) {
@@ -77,7 +84,7 @@ RETINA_OPS_HOST_DEVICE double soft_run(const FocalProblem& problem, RunWeights<T
         if constexpr (kOrder != 0) block.derivative[i] *= weight * factor;
       }
     }
-    finish_block<T, kOrder>(problem, block, first, count, sum);
+    finish_block<T, kOrder>(problem, block, first, count, true, sum);
   }
   return sum.total();
 }
