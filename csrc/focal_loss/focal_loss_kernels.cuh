@@ -14,8 +14,8 @@ namespace retina_ops {
 constexpr int kFocalThreads = 256;
 // Blocks that a multiprocessor must hold, which is how many registers ptxas may use before it spills.
 constexpr int kFocalResidentBlocks = 3;  // of the reducing kernel: 80 registers
-template <int kOrder>
-constexpr int kFocalElementBlocks = kOrder == 2 ? 2 : 3;
+template <Gamma G, int kOrder>
+constexpr int kFocalElementBlocks = G == Gamma::kAny || kOrder == 2 ? 2 : 3;
 constexpr int64_t kFocalMaxBlocks = 2048;  // of the reducing kernel: fixed, so that sums do not depend on the device
 
 // n / d without a division: a multiplication by floor((2^64 - 1) / d) is at most two too small, for every n >= 0.
@@ -125,7 +125,7 @@ __device__ __forceinline__ void focal_pack(const FocalKernelArguments<T, TargetT
 // Loss per element, or its derivative of order kOrder times the upstream gradient. A thread computes one pack.
 // launch: ceil(packs / kFocalThreads) blocks of kFocalThreads.
 template <class T, class TargetT, Gamma G, int kOrder>
-__global__ void __launch_bounds__(kFocalThreads, kFocalElementBlocks<kOrder>)
+__global__ void __launch_bounds__(kFocalThreads, kFocalElementBlocks<G, kOrder>)
     focal_loss_elementwise_kernel(FocalKernelArguments<T, TargetT> a) {
   using A = ArithmeticOf<T>;
   constexpr int kPack = kFocalPack<T>;
