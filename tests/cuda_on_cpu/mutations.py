@@ -34,7 +34,7 @@ class Mutation:
 
 
 def focal(device: Device) -> None:
-    logits, labels = torch.randn(700, 9), torch.randint(-1, 10, (700,))
+    logits, labels = torch.randn(701, 9), torch.randint(-1, 10, (701,))  # the last pack is not full
     loss = reference.sigmoid_focal_loss(logits.double(), labels, reduction="sum")
     got, grad = emulated.focal_loss_reduced(device, logits, labels)
     assert torch.allclose(got.double(), loss, rtol=1e-5) and grad is not None
@@ -105,8 +105,19 @@ MUTATIONS = {
         "kept = block_sum<kFocalThreads>(kept);",
         focal,
     ),
-    "focal count: not atomic": Mutation(_FOCAL, "atomicAdd(bad, wrong);", "*bad += wrong;", focal),
-    "scale: past the end": Mutation(_FOCAL, "  if (at >= n) return;\n  A values", "  A values", focal, _BOTH),
+    "focal count: not atomic": Mutation(
+        _FOCAL,
+        "atomicAdd(counted, kept * static_cast<unsigned long long>(classes));",
+        "*counted += kept * static_cast<unsigned long long>(classes);",
+        focal,
+    ),
+    "scale: tail ignored": Mutation(
+        _FOCAL,
+        "load_pack(grad + at, n - at, aligned, values);",
+        "load_pack(grad + at, kPack, aligned, values);",
+        focal,
+        _BOTH,
+    ),
     "block sum: no barrier": Mutation(
         _BLOCK, "  __syncthreads();\n  if (threadIdx.x < kWarpSize) {", "  if (threadIdx.x < kWarpSize) {", focal
     ),
@@ -118,8 +129,8 @@ MUTATIONS = {
     ),
     "packs: alignment ignored": Mutation(
         _VECTOR,
-        "if (aligned && available >= kCount) {\n    const Pack",
-        "if (available >= kCount) {\n    const Pack",
+        "if (Pack<T, kCount>::kFits && aligned && available >= kCount) {\n    Pack<T, kCount> pack;\n    const",
+        "if (Pack<T, kCount>::kFits && (aligned || 1) && available >= kCount) {\n    Pack<T, kCount> pack;\n    const",
         misaligned,
         ("sanitizers",),
     ),
@@ -221,7 +232,7 @@ def outcome(check: Callable[[Device], None], variant: str, csrc: Path = CSRC) ->
         for order, seed in (("forward", 1), ("random", 1)):
             check(Device(program, order, seed))
     except Report as report:
-        return str(report).strip().splitlines()[0]
+        return next((line for line in str(report).splitlines() if line.strip("= ")), "no output")
     except AssertionError:
         return "a wrong result"
     return None
