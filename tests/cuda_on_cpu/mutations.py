@@ -141,7 +141,9 @@ MUTATIONS = {
     "iou: past the rows": Mutation(
         _IOU, "if (threadIdx.x < static_cast<unsigned>(count)) {", "if (threadIdx.x < kIouRows) {", iou, _BOTH
     ),
-    "iou: past the columns": Mutation(_IOU, "  if (column >= m) return;\n  A* out", "  A* out", iou, _BOTH),
+    "iou: all rows of the last tile": Mutation(
+        _IOU, "for (int r = 0; r < count; ++r) {", "for (int r = 0; r < kIouRows; ++r) {", iou, _BOTH
+    ),
     "coding: past the end": Mutation(_CODING, "  if (i >= a.n) return;\n", "", coding, _BOTH),
     "match: past the anchors": Mutation(
         _MATCH,
