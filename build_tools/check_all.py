@@ -39,8 +39,7 @@ def main() -> int:
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=list(STAGES))
     names = parser.parse_args().stages
     environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'tests'}:{ROOT}"}
-    results = json.loads(RECORD.read_text())["stages"] if RECORD.is_file() else {}
-    failed = []
+    results, failed = {}, []
     for name in names:
         print(f"== {name}", flush=True)
         start = time.monotonic()
@@ -54,7 +53,8 @@ def main() -> int:
         }
         failed += [name] if code else []
     RECORD.parent.mkdir(parents=True, exist_ok=True)
-    RECORD.write_text(json.dumps({"machine": platform.machine(), "stages": results}, indent=2) + "\n")
+    before = json.loads(RECORD.read_text())["stages"] if RECORD.is_file() else {}  # of other stages
+    RECORD.write_text(json.dumps({"machine": platform.machine(), "stages": before | results}, indent=2) + "\n")
     print(f"written: {RECORD.relative_to(ROOT)}; failed: {', '.join(failed) or 'none'}")
     return 1 if failed else 0
 

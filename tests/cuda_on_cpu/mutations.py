@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from boxes import random_boxes
 
-from retina_ops import reference
+from retina_ops import batched_nms, reference
 
 from . import operators as emulated
 from .build import CSRC, build
@@ -73,6 +73,14 @@ def nms(device: Device) -> None:
         kept, number = emulated.nms(device, boxes, scores, 0.3, groups)
         same = groups if groups is not None else torch.zeros(count, dtype=torch.int64)
         assert torch.equal(kept[:number], reference.batched_nms(boxes, scores, same, 0.3))
+
+
+def nms_of_many(device: Device) -> None:
+    """More words of kept boxes than the compacting block has threads."""
+    count = 33_000
+    boxes, scores, classes = random_boxes(count), torch.rand(count), torch.arange(count) % 1000
+    kept, number = emulated.nms(device, boxes, scores, 0.3, classes)
+    assert torch.equal(kept[:number], batched_nms(boxes, scores, classes, 0.3))
 
 
 def misaligned(device: Device) -> None:
@@ -210,7 +218,7 @@ MUTATIONS = {
         _NMS, "    __syncthreads();\n    int64_t position", "    int64_t position", nms
     ),
     "nms compact: totals overwritten": Mutation(
-        _NMS, "    written += total;\n    __syncthreads();", "    written += total;", nms
+        _NMS, "    written += total;\n    __syncthreads();", "    written += total;", nms_of_many
     ),
 }
 
@@ -223,6 +231,7 @@ PARTS = {
     coding: ["box_coding"],
     match: ["anchor_matching"],
     nms: ["nms"],
+    nms_of_many: ["nms"],
 }
 
 

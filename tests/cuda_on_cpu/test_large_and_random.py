@@ -12,6 +12,7 @@ from . import operators as emulated
 from .build import build
 from .device import Device
 from .inputs import close, focal_expected, focal_inputs
+from .mutations import nms_of_many
 
 
 def test_large_indices(gpu: Device) -> None:
@@ -56,6 +57,11 @@ def test_many_tiles() -> None:
     boxes, scores, classes = rows[:count].contiguous(), torch.rand(count), torch.arange(count) % 1000
     kept, number = emulated.nms(gpu, boxes, scores, 0.3, classes)
     assert torch.equal(kept[:number], batched_nms(boxes, scores, classes, 0.3))
+
+
+def test_nms_of_more_words_than_threads() -> None:
+    """The compacting block goes round more than once; with the race checker."""
+    nms_of_many(Device(build("races")))
 
 
 def test_random_schedules_find_nothing(schedule: int) -> None:
