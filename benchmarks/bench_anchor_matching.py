@@ -41,15 +41,15 @@ def bench_match(benchmark, device: str, size: str, row: str, full: bool) -> None
         assert torch.equal(function(anchors, boxes), match_anchors(anchors, boxes))
 
     benchmark.group = f"match_anchors, {len(anchors)} anchors, {size}, float32, {device}"
-    size = anchors.numel() * 4
-    moved = size + boxes.numel() * 4 + len(anchors) * 8
+    anchor_bytes = anchors.numel() * 4
+    moved = anchor_bytes + boxes.numel() * 4 + len(anchors) * 8
     measure(
         benchmark,
         device,
         lambda: function(anchors, boxes),
-        operator="match_anchors",
+        operator="match_anchors" if size in FULL_BOXES else "match_anchors, all overlap",
         size=len(boxes),
         moved=moved,
-        tensor_bytes=size,
+        tensor_bytes=anchor_bytes,
         verify=verify,
     )
