@@ -98,10 +98,10 @@ def write_budget(measured: dict[str, dict[str, dict[str, int]]]) -> None:
 
 
 def over_budget(arch: str, measured: dict[str, dict[str, int]]) -> list[str]:
-    """What exceeds the recorded table of `arch`, or is not in it, or is no longer compiled."""
+    """What exceeds the recorded table of `arch`, or is not in it, or is no longer compiled; or that there is none."""
     allowed = read_budget().get(arch)
     if allowed is None:
-        return []
+        return [f"no budget of sm_{arch} is recorded: run --update"]
     problems = [f"{name} of sm_{arch} is no longer compiled: run --update" for name in allowed if name not in measured]
     for name, row in measured.items():
         if name not in allowed:

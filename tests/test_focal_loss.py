@@ -433,6 +433,10 @@ def test_rejects_bad_tensors(device: str) -> None:
 def test_rejects_bad_labels_on_cpu() -> None:
     with pytest.raises(RuntimeError, match=r"in \[0, 2\] \(2 = background\) or ignore_index -1, got 3 at row 1"):
         sigmoid_focal_loss(torch.randn(3, 2), torch.tensor([0, 3, 1]))
+    with pytest.raises(RuntimeError, match="got 5 at row 1"):
+        sigmoid_focal_loss(torch.randn(3, 0), torch.tensor([0, 5, 0]))
+    with pytest.raises(RuntimeError, match="got -7 at row 9999"):  # in the last of several chunks
+        sigmoid_focal_loss(torch.randn(10_000, 9), torch.tensor([9] * 9_999 + [-7]))
     with pytest.raises(RuntimeError, match="got -2 at row 2"):
         sigmoid_focal_loss(torch.randn(3, 2), torch.tensor([0, 1, -2]), reduction="sum")
 

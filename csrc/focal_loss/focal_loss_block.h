@@ -7,22 +7,22 @@
 
 namespace retina_ops {
 
-constexpr int kFocalBlock = 64;  // elements a block: four 512-bit registers of float
+constexpr int kFocalWidth = 64;  // elements a block: four 512-bit registers of float
 
 template <class T>
-struct Block {
-  alignas(64) T logits[kFocalBlock];
-  alignas(64) T exponential[kFocalBlock];
-  alignas(64) T targets[kFocalBlock];
-  alignas(64) T loss[kFocalBlock];
-  alignas(64) T derivative[kFocalBlock];
-  alignas(64) T upstream[kFocalBlock];
-  alignas(64) T alpha[kFocalBlock];
+struct FocalBlock {
+  alignas(64) T logits[kFocalWidth];
+  alignas(64) T exponential[kFocalWidth];
+  alignas(64) T targets[kFocalWidth];
+  alignas(64) T loss[kFocalWidth];
+  alignas(64) T derivative[kFocalWidth];
+  alignas(64) T upstream[kFocalWidth];
+  alignas(64) T alpha[kFocalWidth];
 };
 
 template <class T, class Math>
 RETINA_OPS_HOST_DEVICE void exponentials(const T* __restrict logits, T* __restrict exponential) {
-  for (int i = 0; i < kFocalBlock; ++i) exponential[i] = focal_exponential<T, Math>(logits[i]);
+  for (int i = 0; i < kFocalWidth; ++i) exponential[i] = focal_exponential<T, Math>(logits[i]);
 }
 
 // loss and derivative of a block of negatives, times their weights.
@@ -31,7 +31,7 @@ RETINA_OPS_HOST_DEVICE void negatives(const T* __restrict logits, T* __restrict 
                                       T* __restrict derivative, double gamma, T loss_weight, T derivative_weight) {
   exponentials<T, Math>(logits, exponential);
   const T sign = kOrder == 2 ? derivative_weight : -derivative_weight;  // dz/dx = -1
-  for (int i = 0; i < kFocalBlock; ++i) {
+  for (int i = 0; i < kFocalWidth; ++i) {
     const FocalTerms<T> terms = focal_hard<T, G, kOrder == 2 ? 2 : 1, Math>(-logits[i], exponential[i], gamma);
     loss[i] = loss_weight * terms.loss;
     if constexpr (kOrder != 0) derivative[i] = sign * terms.derivative;
@@ -40,17 +40,17 @@ RETINA_OPS_HOST_DEVICE void negatives(const T* __restrict logits, T* __restrict 
 
 // Is any target of the block other than 0?
 template <class T>
-RETINA_OPS_HOST_DEVICE bool any_target(const Block<T>& block) {
+RETINA_OPS_HOST_DEVICE bool any_target(const FocalBlock<T>& block) {
   int any = 0;
-  for (int i = 0; i < kFocalBlock; ++i) any |= block.targets[i] != T(0) ? 1 : 0;
+  for (int i = 0; i < kFocalWidth; ++i) any |= block.targets[i] != T(0) ? 1 : 0;
   return any != 0;
 }
 
 // loss and derivative of a block of soft targets, unweighted.
 template <class T, Gamma G, int kOrder, class Math>
-RETINA_OPS_HOST_DEVICE void soft(Block<T>& block, double gamma) {
+RETINA_OPS_HOST_DEVICE void soft(FocalBlock<T>& block, double gamma) {
   exponentials<T, Math>(block.logits, block.exponential);
-  for (int i = 0; i < kFocalBlock; ++i) {
+  for (int i = 0; i < kFocalWidth; ++i) {
     const FocalTerms<T> terms =
         focal_soft<T, G, kOrder == 2 ? 2 : 1, Math>(block.logits[i], block.targets[i], block.exponential[i], gamma);
     block.loss[i] = terms.loss;
@@ -63,7 +63,7 @@ struct LossSum {
   alignas(64) double lanes[16] = {};
 
   RETINA_OPS_HOST_DEVICE void add(const float* loss) {  // a block; four floats of it are added as floats
-    static_assert(kFocalBlock == 64, "four vectors of 16");
+    static_assert(kFocalWidth == 64, "four vectors of 16");
     for (int k = 0; k < 16; ++k) {
       lanes[k] += static_cast<double>((loss[k] + loss[k + 16]) + (loss[k + 32] + loss[k + 48]));
     }
@@ -81,18 +81,18 @@ struct LossSum {
 // Adds the losses of `count` elements of the block, and writes them and the derivatives (unless those are where they
 // belong). Elements past `count` are computed but neither summed nor written.
 template <class T, int kOrder>
-RETINA_OPS_HOST_DEVICE void finish_block(const FocalProblem& problem, Block<T>& block, int64_t first, int count,
+RETINA_OPS_HOST_DEVICE void finish_block(const FocalProblem& problem, FocalBlock<T>& block, int64_t first, int count,
                                          bool has_derivative, LossSum& sum) {
-  if (count < kFocalBlock) {
-    for (int i = count; i < kFocalBlock; ++i) block.loss[i] = T(0);
+  if (count < kFocalWidth) {
+    for (int i = count; i < kFocalWidth; ++i) block.loss[i] = T(0);
   }
-  if (problem.value != nullptr) store_block<kFocalBlock>(problem.value, problem.dtype, first, block.loss, count);
+  if (problem.value != nullptr) store_block<kFocalWidth>(problem.value, problem.dtype, first, block.loss, count);
   if (kOrder != 0 && has_derivative) {
     if (problem.upstream != nullptr) {
-      load_block<kFocalBlock>(problem.upstream, problem.dtype, first, block.upstream, count);
-      for (int i = 0; i < kFocalBlock; ++i) block.derivative[i] *= block.upstream[i];
+      load_block<kFocalWidth>(problem.upstream, problem.dtype, first, block.upstream, count);
+      for (int i = 0; i < kFocalWidth; ++i) block.derivative[i] *= block.upstream[i];
     }
-    store_block<kFocalBlock>(problem.derivative, problem.dtype, first, block.derivative, count);
+    store_block<kFocalWidth>(problem.derivative, problem.dtype, first, block.derivative, count);
   }
   sum.add(block.loss);
 }

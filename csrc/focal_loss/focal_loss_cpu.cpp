@@ -29,20 +29,20 @@ T upstream_factor(const FocalProblem& problem) {
 template <class T, Gamma G, int kOrder, class Math>
 RETINA_OPS_HOST_DEVICE double negative_run(const FocalProblem& problem, RunWeights<T> weights, int64_t begin,
                                            int64_t end) {
-  Block<T> block;
+  FocalBlock<T> block;
   LossSum sum;
   const double gamma = problem.gamma;
   const T factor = upstream_factor<T>(problem);
   const T scalar = weights.per_class == nullptr ? weights.scalar : T(1);
   constexpr Dtype native = sizeof(T) == sizeof(float) ? Dtype::kFloat32 : Dtype::kFloat64;
   const bool writes_directly = kOrder != 0 && problem.upstream == nullptr && weights.per_class == nullptr;
-  for (int64_t first = begin; first < end; first += kFocalBlock) {
-    const int count = end - first < kFocalBlock ? static_cast<int>(end - first) : kFocalBlock;
+  for (int64_t first = begin; first < end; first += kFocalWidth) {
+    const int count = end - first < kFocalWidth ? static_cast<int>(end - first) : kFocalWidth;
     // A full block of the arithmetic's own type is read and written where it lies.
-    const bool is_direct = count == kFocalBlock && problem.dtype == native;
+    const bool is_direct = count == kFocalWidth && problem.dtype == native;
     const T* logits = is_direct ? static_cast<const T*>(problem.logits) + first : block.logits;
     T* derivative = is_direct && writes_directly ? static_cast<T*>(problem.derivative) + first : block.derivative;
-    if (!is_direct) load_block<kFocalBlock>(problem.logits, problem.dtype, first, block.logits, count);
+    if (!is_direct) load_block<kFocalWidth>(problem.logits, problem.dtype, first, block.logits, count);
     negatives<T, G, kOrder, Math>(logits, block.exponential, block.loss, derivative, gamma, scalar, scalar * factor);
     if (weights.per_class != nullptr) {
       for (int i = 0; i < count; ++i) {
@@ -58,16 +58,16 @@ RETINA_OPS_HOST_DEVICE double negative_run(const FocalProblem& problem, RunWeigh
 
 template <class T, Gamma G, int kOrder, class Math>
 RETINA_OPS_HOST_DEVICE double soft_run(const FocalProblem& problem, RunWeights<T> alphas, int64_t begin, int64_t end) {
-  Block<T> block;
+  FocalBlock<T> block;
   LossSum sum;
   const double gamma = problem.gamma;
   const T factor = upstream_factor<T>(problem);
   const T negative_weight = alphas.scalar < T(0) ? T(1) : T(1) - alphas.scalar;
-  for (int i = 0; i < kFocalBlock; ++i) block.alpha[i] = alphas.scalar;
-  for (int64_t first = begin; first < end; first += kFocalBlock) {
-    const int count = end - first < kFocalBlock ? static_cast<int>(end - first) : kFocalBlock;
-    load_block<kFocalBlock>(problem.logits, problem.dtype, first, block.logits, count);
-    load_block<kFocalBlock>(problem.soft_targets, problem.soft_dtype, first, block.targets, count);
+  for (int i = 0; i < kFocalWidth; ++i) block.alpha[i] = alphas.scalar;
+  for (int64_t first = begin; first < end; first += kFocalWidth) {
+    const int count = end - first < kFocalWidth ? static_cast<int>(end - first) : kFocalWidth;
+    load_block<kFocalWidth>(problem.logits, problem.dtype, first, block.logits, count);
+    load_block<kFocalWidth>(problem.soft_targets, problem.soft_dtype, first, block.targets, count);
     if (alphas.per_class == nullptr && !any_target(block)) {  // nearly every block of one-hot targets
       negatives<T, G, kOrder, Math>(block.logits, block.exponential, block.loss, block.derivative, gamma,
                                     negative_weight, negative_weight * factor);
@@ -76,7 +76,7 @@ RETINA_OPS_HOST_DEVICE double soft_run(const FocalProblem& problem, RunWeights<T
       if (alphas.per_class != nullptr) {
         for (int i = 0; i < count; ++i) block.alpha[i] = alphas.per_class[(first + i) % problem.classes];
       }
-      for (int i = 0; i < kFocalBlock; ++i) {
+      for (int i = 0; i < kFocalWidth; ++i) {
         const T alpha = block.alpha[i];
         const T t = block.targets[i];
         const T weight = alpha < T(0) ? T(1) : alpha * t + (T(1) - alpha) * (T(1) - t);
@@ -259,8 +259,7 @@ double focal_loss_range(const FocalProblem& problem, int64_t begin, int64_t end)
 
 int64_t first_bad_label(const FocalProblem& problem, int64_t begin, int64_t end) {
   if (problem.labels == nullptr) return -1;
-  const int64_t last = (end - 1) / problem.classes;
-  for (int64_t row = begin / problem.classes; row <= last; ++row) {
+  for (int64_t row = begin; row < end; ++row) {
     const int64_t label = problem.labels[row];
     if ((label < 0 || label > problem.classes) && label != problem.ignore_index) return row;
   }
@@ -269,12 +268,12 @@ int64_t first_bad_label(const FocalProblem& problem, int64_t begin, int64_t end)
 
 template <class T>
 static void scale_typed(void* data, Dtype dtype, T factor, int64_t begin, int64_t end) {
-  T values[kFocalBlock];
-  for (int64_t first = begin; first < end; first += kFocalBlock) {
-    const int count = end - first < kFocalBlock ? static_cast<int>(end - first) : kFocalBlock;
-    load_block<kFocalBlock>(data, dtype, first, values, count);
-    for (int i = 0; i < kFocalBlock; ++i) values[i] *= factor;
-    store_block<kFocalBlock>(data, dtype, first, values, count);
+  T values[kFocalWidth];
+  for (int64_t first = begin; first < end; first += kFocalWidth) {
+    const int count = end - first < kFocalWidth ? static_cast<int>(end - first) : kFocalWidth;
+    load_block<kFocalWidth>(data, dtype, first, values, count);
+    for (int i = 0; i < kFocalWidth; ++i) values[i] *= factor;
+    store_block<kFocalWidth>(data, dtype, first, values, count);
   }
 }
 

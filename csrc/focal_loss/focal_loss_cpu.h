@@ -30,8 +30,8 @@ constexpr int64_t kFocalChunk = 16384;
 // Computes elements [begin, end) and returns the sum of their losses. begin must be a multiple of kFocalChunk.
 double focal_loss_range(const FocalProblem& problem, int64_t begin, int64_t end);
 
-// Of the rows of elements [begin, end), the first whose label is neither a class, nor K, nor ignore_index; -1 if there
-// is none, or no labels.
+// The first of rows [begin, end) whose label is neither a class, nor K, nor ignore_index; -1 if there is none, or no
+// labels.
 int64_t first_bad_label(const FocalProblem& problem, int64_t begin, int64_t end);
 
 // data[begin, end) *= factor, data of `dtype`.

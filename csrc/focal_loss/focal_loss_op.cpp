@@ -22,9 +22,17 @@ FocalArguments check_on_cpu(const char* op, const Tensor& inputs, const Tensor& 
   return arguments;
 }
 
+void check_label(const char* op, const FocalProblem& problem, int64_t bad_row) {
+  check(bad_row < 0, op, ": class-index targets must be in [0, ", problem.classes, "] (", problem.classes,
+        " = background) or ignore_index ", problem.ignore_index, ", got ", bad_row < 0 ? 0 : problem.labels[bad_row],
+        " at row ", bad_row);
+}
+
 // Runs the problem over all chunks, each after a look at its labels. The chunks' sums are added in order, so that the
 // number of threads changes nothing.
-double run_chunks(const char* op, const FocalProblem& problem, int64_t elements) {
+double run_chunks(const char* op, const FocalArguments& arguments, int64_t elements) {
+  const FocalProblem& problem = arguments.problem;
+  if (elements == 0) check_label(op, problem, first_bad_label(problem, 0, arguments.targets.numel()));
   const int64_t chunks = (elements + kFocalChunk - 1) / kFocalChunk;
   std::vector<double> sums(static_cast<size_t>(chunks));
   std::vector<int64_t> bad_rows(static_cast<size_t>(chunks), -1);
@@ -32,16 +40,14 @@ double run_chunks(const char* op, const FocalProblem& problem, int64_t elements)
     for (int64_t chunk = begin; chunk < end; ++chunk) {
       const int64_t first = chunk * kFocalChunk;
       const int64_t last = std::min(first + kFocalChunk, elements);
-      bad_rows[static_cast<size_t>(chunk)] = first_bad_label(problem, first, last);
+      bad_rows[static_cast<size_t>(chunk)] =
+          first_bad_label(problem, first / problem.classes, (last - 1) / problem.classes + 1);
       sums[static_cast<size_t>(chunk)] = focal_loss_range(problem, first, last);
     }
   });
   double total = 0.0;
   for (size_t chunk = 0; chunk < sums.size(); ++chunk) {
-    const int64_t bad = bad_rows[chunk];
-    check(bad < 0, op, ": class-index targets must be in [0, ", problem.classes, "] (", problem.classes,
-          " = background) or ignore_index ", problem.ignore_index, ", got ", bad < 0 ? 0 : problem.labels[bad],
-          " at row ", bad);
+    check_label(op, problem, bad_rows[chunk]);
     total += sums[chunk];
   }
   return total;
@@ -57,7 +63,7 @@ Tensor sigmoid_focal_loss_cpu(const Tensor& inputs, const Tensor& targets, std::
       check_on_cpu("sigmoid_focal_loss", inputs, targets, alpha_per_class, alpha, gamma, ignore_index);
   Tensor loss = torch::stable::new_empty(arguments.inputs, arguments.inputs.sizes());
   arguments.problem.value = loss.mutable_data_ptr();
-  run_chunks("sigmoid_focal_loss", arguments.problem, loss.numel());
+  run_chunks("sigmoid_focal_loss", arguments, loss.numel());
   return loss;
 }
 
@@ -77,7 +83,7 @@ Tensor sigmoid_focal_loss_backward_cpu(const Tensor& grad_output, const Tensor& 
   Tensor grad = torch::stable::new_empty(arguments.inputs, arguments.inputs.sizes());
   arguments.problem.order = static_cast<int>(order);
   arguments.problem.derivative = grad.mutable_data_ptr();
-  run_chunks(op, arguments.problem, grad.numel());
+  run_chunks(op, arguments, grad.numel());
   return grad;
 }
 
@@ -104,7 +110,7 @@ std::tuple<Tensor, Tensor> sigmoid_focal_loss_reduced_cpu(const Tensor& inputs, 
     problem.derivative = grad.mutable_data_ptr();
     problem.upstream_scalar = 1.0 / divisor;
   }
-  const double total = run_chunks("sigmoid_focal_loss_reduced", problem, elements) / divisor;
+  const double total = run_chunks("sigmoid_focal_loss_reduced", arguments, elements) / divisor;
   Tensor loss = torch::stable::new_empty(arguments.inputs, {}, accumulate_dtype(inputs));
   if (problem.dtype == Dtype::kFloat64) {
     *loss.mutable_data_ptr<double>() = total;
