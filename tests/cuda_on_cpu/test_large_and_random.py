@@ -12,7 +12,7 @@ from . import operators as emulated
 from .build import build
 from .device import Device
 from .inputs import close, focal_expected, focal_inputs
-from .mutations import nms_of_many
+from .mutations.nms import nms_of_many
 
 
 def test_large_indices(gpu: Device) -> None:
