@@ -34,10 +34,10 @@ STABLE_TORCH_LIBRARY(retina_ops, m) {
       "float image_height, float image_width) -> (Tensor, Tensor)");
 
   // anchor_matching/: anchors [A, 4] or [B, A, 4], gt_boxes [B, M, 4] and regions [B, R, 4] padded, their counts
-  // int32 [B]; matches int64 [B, A].
+  // int32 [B]; matches int64 [B, A], and how many of each image's are foreground, int64 [B].
   m.def(
       "match_anchors(Tensor anchors, Tensor gt_boxes, Tensor gt_counts, Tensor? regions, Tensor? region_counts, "
-      "float fg_iou, float bg_iou, bool allow_low_quality, float ignore_iof) -> Tensor");
+      "float fg_iou, float bg_iou, bool allow_low_quality, float ignore_iof) -> (Tensor, Tensor)");
 
   // nms/: boxes [N, 4], scores [N], idxs int64 [N] or none; kept indices by descending score.
   m.def("nms(Tensor boxes, Tensor scores, Tensor? idxs, float iou_threshold) -> Tensor");

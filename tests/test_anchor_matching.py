@@ -217,7 +217,7 @@ def test_compiles_without_recompile(device: str) -> None:
 
     def positives(padded: Tensor, counts: Tensor) -> Tensor:
         arguments = (anchors, padded, counts, None, None, 0.5, 0.4, True, 0.5)
-        return (torch.ops.retina_ops.match_anchors(*arguments) >= 0).sum()
+        return (torch.ops.retina_ops.match_anchors(*arguments)[0] >= 0).sum()
 
     compiled = torch.compile(positives, fullgraph=True, backend="aot_eager")
     with torch._dynamo.config.patch(error_on_recompile=True):
@@ -259,3 +259,14 @@ def test_rejects_bad_counts_on_cpu() -> None:
 def test_rejects_torchscript() -> None:
     with pytest.raises(RuntimeError, match=r"retina_ops\.match_anchors: TorchScript is not supported"):
         torch.jit.script(match_anchors)(*case(3, 1, "cpu"))
+
+
+def test_counts_foreground(device: str) -> None:
+    anchors, boxes = case(5000, 8, device)
+    counts = torch.tensor([8, 0, 3], dtype=torch.int32, device=device)
+    padded = torch.stack([boxes, boxes, boxes])
+    for regions in (None, padded[:, :2]):
+        region_counts = None if regions is None else torch.full_like(counts, 2)
+        arguments = (anchors, padded, counts, regions, region_counts, 0.5, 0.4, True, 0.5)
+        matches, foreground = torch.ops.retina_ops.match_anchors(*arguments)
+        assert torch.equal(foreground, (matches >= 0).sum(dim=1)) and foreground[0] > 0

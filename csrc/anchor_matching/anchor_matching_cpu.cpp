@@ -4,6 +4,7 @@
 #include "anchor_matching/anchor_matching_cpu.h"
 
 #include <algorithm>
+#include <numeric>
 
 #include "anchor_matching/anchor_matching.h"
 #include "common/isa.h"
@@ -201,7 +202,12 @@ RETINA_OPS_HOST_DEVICE void decide_in(MatchWork<T>& work, int64_t group) {
   }
   if (problem.regions != nullptr && problem.region_counts[range.image] > 0) ignore_regions_in(work, range);
   int64_t* matches = problem.matches + range.image * problem.anchor_count;
-  for (int64_t i = range.begin; i < range.end; ++i) matches[i] = final_match(matches[i]);
+  int64_t foreground = 0;
+  for (int64_t i = range.begin; i < range.end; ++i) {
+    matches[i] = final_match(matches[i]);
+    foreground += matches[i] >= 0 ? 1 : 0;
+  }
+  work.foreground[static_cast<size_t>(group)] = foreground;
 }
 
 // One function per instruction set: the work above is always inlined, so it takes on its target.
@@ -261,6 +267,7 @@ MatchWork<T> prepare_matching(const MatchProblem& problem) {
   work.groups_per_image = (problem.anchor_count + work.group_size - 1) / work.group_size;
   work.in_group.resize(static_cast<size_t>(work.groups() * problem.gt_capacity), GroupBest<T>{T(0), 0, 0});
   work.best.resize(static_cast<size_t>(problem.batch * problem.gt_capacity), T(0));
+  work.foreground.resize(static_cast<size_t>(work.groups()), 0);
   return work;
 }
 
@@ -292,6 +299,14 @@ void match_decide(MatchWork<T>& work, int64_t group) {
   decide_baseline(work, group);
 }
 
+template <class T>
+void match_count(const MatchWork<T>& work) {
+  for (int64_t image = 0; image < work.problem.batch; ++image) {
+    const int64_t* first = work.foreground.data() + image * work.groups_per_image;
+    work.problem.foreground[image] = std::accumulate(first, first + work.groups_per_image, int64_t(0));
+  }
+}
+
 template MatchWork<float> prepare_matching(const MatchProblem&);
 template MatchWork<double> prepare_matching(const MatchProblem&);
 template void match_find_best(MatchWork<float>&, int64_t);
@@ -300,5 +315,7 @@ template void match_merge(MatchWork<float>&);
 template void match_merge(MatchWork<double>&);
 template void match_decide(MatchWork<float>&, int64_t);
 template void match_decide(MatchWork<double>&, int64_t);
+template void match_count(const MatchWork<float>&);
+template void match_count(const MatchWork<double>&);
 
 }  // namespace retina_ops

@@ -5,6 +5,7 @@
 //   for each group: match_find_best(work, group);
 //   match_merge(work);
 //   for each group: match_decide(work, group);
+//   match_count(work);
 #pragma once
 
 #include <vector>
@@ -31,7 +32,8 @@ struct MatchProblem {
   double bg_iou;
   double ignore_iof;
   bool allow_low_quality;
-  int64_t* matches;  // [batch, anchor_count]
+  int64_t* matches;     // [batch, anchor_count]
+  int64_t* foreground;  // [batch] foreground anchors of each image
 };
 
 // Highest IoU of a box with the anchors of a group, and the tiles between which it is attained.
@@ -57,6 +59,7 @@ struct MatchWork {
   int64_t group_size;                  // anchors
   std::vector<GroupBest<T>> in_group;  // [batch, groups_per_image, gt_capacity]
   std::vector<T> best;                 // [batch, gt_capacity] over all groups
+  std::vector<int64_t> foreground;     // [batch, groups_per_image]
 
   int64_t groups() const { return problem.batch * groups_per_image; }
 };
@@ -68,8 +71,11 @@ template <class T>
 void match_find_best(MatchWork<T>& work, int64_t group);
 template <class T>
 void match_merge(MatchWork<T>& work);
-// Low-quality matches, regions to ignore, and the final values.
+// Low-quality matches, regions to ignore, and the final values; each group's foreground anchors.
 template <class T>
 void match_decide(MatchWork<T>& work, int64_t group);
+// Foreground anchors of each image.
+template <class T>
+void match_count(const MatchWork<T>& work);
 
 }  // namespace retina_ops

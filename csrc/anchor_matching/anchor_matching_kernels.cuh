@@ -21,13 +21,14 @@ using IouBits = decltype(iou_bits(T()));
 template <class T>
 struct MatchKernelArguments {
   using A = ArithmeticOf<T>;
-  const T* anchors;              // [anchor_count, 4], or [batch, anchor_count, 4]
-  const T* gt_boxes;             // [batch, gt_capacity, 4]
-  const int32_t* gt_counts;      // [batch]
-  const T* regions;              // [batch, region_capacity, 4] or null
-  const int32_t* region_counts;  // [batch] or null
-  IouBits<A>* best;              // [batch, gt_capacity] highest IoU of each box, zero before
-  int64_t* matches;              // [batch, anchor_count]: provisional after the first kernel, final after the second
+  const T* anchors;                // [anchor_count, 4], or [batch, anchor_count, 4]
+  const T* gt_boxes;               // [batch, gt_capacity, 4]
+  const int32_t* gt_counts;        // [batch]
+  const T* regions;                // [batch, region_capacity, 4] or null
+  const int32_t* region_counts;    // [batch] or null
+  IouBits<A>* best;                // [batch, gt_capacity] highest IoU of each box, zero before
+  int64_t* matches;                // [batch, anchor_count]: provisional after the first kernel, final after the second
+  unsigned long long* foreground;  // [batch] foreground anchors of each image, zero before
   int64_t anchor_count;
   int64_t gt_capacity;
   int64_t region_capacity;
@@ -161,6 +162,11 @@ __global__ void __launch_bounds__(kMatchThreads) match_decide_kernel(MatchKernel
     if (covered && !is_foreground(match)) match = static_cast<int64_t>(MatchCode::kBetween);
   }
   if (here) a.matches[warp.image * a.anchor_count + warp.index] = final_match(match);
+  // A sum of integers: no order of warps can change it.
+  const int foreground = __popc(__ballot_sync(kFullWarp, here && is_foreground(match)));
+  if (threadIdx.x % kWarpSize == 0 && foreground > 0) {
+    atomicAdd(&a.foreground[warp.image], static_cast<unsigned long long>(foreground));
+  }
 }
 
 }  // namespace retina_ops

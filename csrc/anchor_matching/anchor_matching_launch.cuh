@@ -19,6 +19,7 @@ void launch_match_anchors(const MatchProblem& problem, void* best, int64_t first
   a.region_counts = problem.region_counts;
   a.best = static_cast<IouBits<A>*>(best);
   a.matches = problem.matches;
+  a.foreground = reinterpret_cast<unsigned long long*>(problem.foreground);
   a.anchor_count = problem.anchor_count;
   a.gt_capacity = problem.gt_capacity;
   a.region_capacity = problem.region_capacity;

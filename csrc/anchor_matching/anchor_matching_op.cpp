@@ -3,6 +3,8 @@
 
 #include <torch/csrc/stable/library.h>
 
+#include <tuple>
+
 #include "common/isa.h"
 
 namespace retina_ops {
@@ -25,11 +27,12 @@ void run(const MatchProblem& problem) {
   torch::stable::parallel_for(0, work.groups(), 1, [&](int64_t begin, int64_t end) {
     for (int64_t group = begin; group < end; ++group) match_decide(work, group);
   });
+  match_count(work);
 }
 
-Tensor match_anchors_cpu(const Tensor& anchors, const Tensor& gt_boxes, const Tensor& gt_counts,
-                         std::optional<Tensor> regions, std::optional<Tensor> region_counts, double fg_iou,
-                         double bg_iou, bool allow_low_quality, double ignore_iof) {
+std::tuple<Tensor, Tensor> match_anchors_cpu(const Tensor& anchors, const Tensor& gt_boxes, const Tensor& gt_counts,
+                                             std::optional<Tensor> regions, std::optional<Tensor> region_counts,
+                                             double fg_iou, double bg_iou, bool allow_low_quality, double ignore_iof) {
   const MatchCall call = check_match_anchors(anchors, gt_boxes, gt_counts, regions, region_counts, fg_iou, bg_iou,
                                              allow_low_quality, ignore_iof);
   const MatchProblem& problem = call.problem;
@@ -38,13 +41,13 @@ Tensor match_anchors_cpu(const Tensor& anchors, const Tensor& gt_boxes, const Te
     check_counts("ignore_regions", problem.region_counts, problem.batch, problem.region_capacity);
   }
   cpu_isa();  // a bad RETINA_OPS_ISA is an error here, not inside a thread
-  if (call.matches.numel() == 0) return call.matches;
+  if (call.matches.numel() == 0) return {call.matches, call.foreground};
   if (problem.dtype == Dtype::kFloat64) {
     run<double>(problem);
   } else {
     run<float>(problem);
   }
-  return call.matches;
+  return {call.matches, call.foreground};
 }
 
 }  // namespace

@@ -12,7 +12,7 @@
 
 namespace retina_ops {
 
-// The arguments of one call after the checks, contiguous, with the output allocated.
+// The arguments of one call after the checks, contiguous, with the outputs allocated.
 struct MatchCall {
   Tensor anchors;
   Tensor gt_boxes;
@@ -20,6 +20,7 @@ struct MatchCall {
   std::optional<Tensor> regions;
   std::optional<Tensor> region_counts;
   Tensor matches;
+  Tensor foreground;
   MatchProblem problem;
 };
 
@@ -59,6 +60,7 @@ inline MatchCall check_match_anchors(const Tensor& anchors, const Tensor& gt_box
                  std::nullopt,
                  std::nullopt,
                  torch::stable::new_empty(anchors, {batch, anchor_count}, ScalarType::Long),
+                 torch::stable::new_zeros(anchors, {batch}, ScalarType::Long),
                  MatchProblem{}};
   MatchProblem& problem = call.problem;
   if (regions) {
@@ -81,6 +83,7 @@ inline MatchCall check_match_anchors(const Tensor& anchors, const Tensor& gt_box
   problem.ignore_iof = ignore_iof;
   problem.allow_low_quality = allow_low_quality;
   problem.matches = call.matches.mutable_data_ptr<int64_t>();
+  problem.foreground = call.foreground.mutable_data_ptr<int64_t>();
   return call;
 }
 

@@ -115,7 +115,7 @@ def match_anchors(
         return []
     padded, counts = _pad(anchors, images, "gt_boxes")
     padded_regions, region_counts = (None, None) if regions is None else _pad(anchors, regions, "ignore_regions")
-    matches: Tensor = torch.ops.retina_ops.match_anchors(
+    matches, _ = torch.ops.retina_ops.match_anchors(
         anchors,
         padded,
         counts,
@@ -159,4 +159,8 @@ def _(anchors, gt_boxes, gt_counts, regions, region_counts, fg_iou, bg_iou, allo
         anchors.dim() in (2, 3) and anchors.shape[-1] == 4,
         lambda: f"{_OP}: anchors must be [A, 4] or [B, A, 4], got {list(anchors.shape)}",
     )
-    return anchors.new_empty((gt_boxes.shape[0], anchors.shape[-2]), dtype=torch.int64)
+    batch = gt_boxes.shape[0]
+    return (
+        anchors.new_empty((batch, anchors.shape[-2]), dtype=torch.int64),
+        anchors.new_empty(batch, dtype=torch.int64),
+    )

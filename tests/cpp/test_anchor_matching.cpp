@@ -1,4 +1,6 @@
 // CPU anchor matching over plain memory against its definition.
+#include <algorithm>
+
 #include "anchor_matching/anchor_matching.h"
 #include "anchor_matching/anchor_matching_cpu.h"
 #include "boxes.h"
@@ -62,11 +64,15 @@ void test_matches_definition(int anchor_count, int gt_count, float fg, float bg)
   problem.ignore_iof = 0.5;
   problem.allow_low_quality = true;
   problem.matches = matches.data();
+  int64_t foreground = -1;
+  problem.foreground = &foreground;
   MatchWork<float> work = prepare_matching<float>(problem);
   for (int64_t group = 0; group < work.groups(); ++group) match_find_best(work, group);
   match_merge(work);
   for (int64_t group = work.groups(); group-- > 0;) match_decide(work, group);
+  match_count(work);
   EXPECT(matches == definition(anchors, gt, fg, bg));
+  EXPECT(foreground == std::count_if(matches.begin(), matches.end(), [](int64_t match) { return match >= 0; }));
 }
 
 }  // namespace

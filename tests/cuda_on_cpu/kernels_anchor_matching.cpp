@@ -27,6 +27,7 @@ void run_match_anchors(const Case& c) {
   problem.ignore_iof = c.number("ignore_iof");
   problem.allow_low_quality = c.flag("allow_low_quality");
   problem.matches = c.array<int64_t>("matches", first * problem.anchor_count * 8);
+  problem.foreground = c.array<int64_t>("foreground", first * 8);
   void* best = c.array("best", first * problem.gt_capacity * (dtype == Dtype::kFloat64 ? 8 : 4));
   launch_match_anchors(problem, best, first, nullptr);
 }

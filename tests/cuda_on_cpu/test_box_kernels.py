@@ -70,9 +70,10 @@ def test_match_anchors(gpu: Device, dtype: torch.dtype) -> None:
         (shared[:1], True, 0.7, 0.0, None, 0),  # background threshold 0: every pair counts
         (own, True, 0.9, 0.9, None, 0),
     ):
-        got = emulated.match_anchors(
+        got, foreground = emulated.match_anchors(
             gpu, anchors, truth, fg, bg, low_quality, regions=ignored, offset=offset * anchors.element_size()
         )
+        assert torch.equal(foreground, (got >= 0).sum(dim=1))
         for image, boxes in enumerate(truth):
             mine = anchors[image] if anchors.dim() == 3 else anchors
             region = ignored[image] if ignored is not None else None
@@ -84,7 +85,8 @@ def test_match_anchors_adversarial(gpu: Device) -> None:
     odd = odd_boxes()
     ties = boxes_at_iou(100, 0.5)
     for anchors, boxes in ((odd, odd), (ties, ties[::2].contiguous()), (random_boxes(200), odd)):
-        assert torch.equal(emulated.match_anchors(gpu, anchors, [boxes])[0], reference.match_anchors(anchors, boxes))
+        matches, _ = emulated.match_anchors(gpu, anchors, [boxes])
+        assert torch.equal(matches[0], reference.match_anchors(anchors, boxes))
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)

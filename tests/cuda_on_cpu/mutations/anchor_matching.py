@@ -14,10 +14,11 @@ from .plan import BOTH, Mutation
 
 def match(device: Device) -> None:
     anchors, truth = random_boxes(700), [random_boxes(40), random_boxes(3)]
-    got = emulated.match_anchors(device, anchors, truth, regions=[random_boxes(5), random_boxes(0)])
-    again = emulated.match_anchors(device, anchors, truth)
+    got, _ = emulated.match_anchors(device, anchors, truth, regions=[random_boxes(5), random_boxes(0)])
+    again, foreground = emulated.match_anchors(device, anchors, truth)
     for image, boxes in enumerate(truth):
         assert torch.equal(again[image], reference.match_anchors(anchors, boxes))
+    assert torch.equal(foreground, (again >= 0).sum(dim=1))
     assert got.shape == again.shape
 
 
@@ -46,5 +47,12 @@ MUTATIONS = {
         "(here && __any_sync(kFullWarp, !is_foreground(match)))",
         match,
         BOTH,
+    ),
+    "match: count not atomic": Mutation(
+        "anchor_matching",
+        _MATCH,
+        "atomicAdd(&a.foreground[warp.image], static_cast<unsigned long long>(foreground));",
+        "a.foreground[warp.image] += static_cast<unsigned long long>(foreground);",
+        match,
     ),
 }

@@ -21,12 +21,13 @@ def match_anchors(
     ignore_iof: float = 0.5,
     offset: int = 0,
     first: int = 0,
-) -> Tensor:
-    """Matches [batch, A] of a batch whose images share the anchors [A, 4], or have their own [batch, A, 4].
-    first: index of the first image."""
+) -> tuple[Tensor, Tensor]:
+    """Matches [batch, A] and foreground anchors [batch] of a batch whose images share the anchors [A, 4], or have their
+    own [batch, A, 4]. first: index of the first image."""
     batch, own = len(gt_boxes), anchors.dim() == 3
     padded, counts = padded_boxes(gt_boxes, anchors.dtype)
     matches = torch.empty(batch, anchors.shape[-2], dtype=torch.int64)
+    foreground = torch.zeros(batch, dtype=torch.int64)
     best = torch.zeros(batch * padded.shape[1], dtype=torch.int64 if anchors.dtype == torch.float64 else torch.int32)
     padded_regions, region_counts = padded_boxes(regions, anchors.dtype) if regions is not None else (None, None)
     scalars = {
@@ -50,6 +51,7 @@ def match_anchors(
         "region_counts": region_counts,
         "best": best,
         "matches": Array(matches, False),
+        "foreground": foreground,
     }
     device.run("match_anchors", scalars, arrays)
-    return matches
+    return matches, foreground
