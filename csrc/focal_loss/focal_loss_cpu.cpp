@@ -8,8 +8,8 @@
 #include <algorithm>
 #include <initializer_list>
 
-#include "common/isa.h"
 #include "focal_loss/focal_loss_block.h"
+#include "focal_loss/focal_loss_dispatch.h"
 
 namespace retina_ops {
 namespace {
@@ -89,89 +89,25 @@ RETINA_OPS_HOST_DEVICE double soft_run(const FocalProblem& problem, RunWeights<T
   return sum.total();
 }
 
-// Computes one run of elements [begin, end) and returns the sum of their losses.
-template <class T>
-using RunFunction = double (*)(const FocalProblem& problem, RunWeights<T> weights, int64_t begin, int64_t end);
-
-// Which run a function is for: hard negatives (labels), or any element (soft targets).
-enum class Kind { kNegative, kSoft };
-
-template <class T, Kind K, Gamma G, int kOrder, class Math>
-RETINA_OPS_HOST_DEVICE double run_of(const FocalProblem& problem, RunWeights<T> weights, int64_t begin, int64_t end) {
-  if constexpr (K == Kind::kNegative) {
+// A run of hard negatives (labels), or of any elements (soft targets); returns the sum of their losses.
+struct NegativeRun {
+  template <class T, Gamma G, int kOrder, class Math>
+  static RETINA_OPS_HOST_DEVICE double run(const FocalProblem& problem, RunWeights<T> weights, int64_t begin,
+                                           int64_t end) {
     return negative_run<T, G, kOrder, Math>(problem, weights, begin, end);
-  } else {
+  }
+};
+struct SoftRun {
+  template <class T, Gamma G, int kOrder, class Math>
+  static RETINA_OPS_HOST_DEVICE double run(const FocalProblem& problem, RunWeights<T> weights, int64_t begin,
+                                           int64_t end) {
     return soft_run<T, G, kOrder, Math>(problem, weights, begin, end);
   }
-}
+};
 
-// One function per instruction set: the formulas above are always inlined, so they take on its target.
-template <class T, Kind K, Gamma G, int kOrder>
-double run_baseline(const FocalProblem& problem, RunWeights<T> weights, int64_t begin, int64_t end) {
-  return run_of<T, K, G, kOrder, PlainMath>(problem, weights, begin, end);
-}
-#if RETINA_OPS_HAS_X86_TARGETS
-template <class T, Kind K, Gamma G, int kOrder>
-RETINA_OPS_TARGET_AVX2 double run_avx2(const FocalProblem& problem, RunWeights<T> weights, int64_t begin, int64_t end) {
-  return run_of<T, K, G, kOrder, FusedMath>(problem, weights, begin, end);
-}
-template <class T, Kind K, Gamma G, int kOrder>
-RETINA_OPS_TARGET_AVX512 double run_avx512(const FocalProblem& problem, RunWeights<T> weights, int64_t begin,
-                                           int64_t end) {
-  return run_of<T, K, G, kOrder, FusedMath>(problem, weights, begin, end);
-}
-#endif
-
-template <class T, Kind K, Gamma G, int kOrder>
-RunFunction<T> for_isa() {
-  if constexpr (sizeof(T) == sizeof(double)) {
-    return run_baseline<T, K, G, kOrder>;  // bound by libm
-  } else {
-    switch (cpu_isa()) {
-#if RETINA_OPS_HAS_X86_TARGETS
-      case Isa::kAvx512: return run_avx512<T, K, G, kOrder>;
-      case Isa::kAvx2: return run_avx2<T, K, G, kOrder>;
-#endif
-      default: return run_baseline<T, K, G, kOrder>;
-    }
-  }
-}
-
-// The loss and its gradient in float have every gamma of the papers as a path; the rest computes exp(gamma log(u)).
-template <class T, Kind K, int kOrder>
-RunFunction<T> for_gamma(Gamma gamma) {
-  if constexpr (kOrder != 2 && sizeof(T) == sizeof(float)) {
-    switch (gamma) {
-      case Gamma::kHalf: return for_isa<T, K, Gamma::kHalf, kOrder>();
-      case Gamma::kOne: return for_isa<T, K, Gamma::kOne, kOrder>();
-      case Gamma::kThreeHalves: return for_isa<T, K, Gamma::kThreeHalves, kOrder>();
-      case Gamma::kTwo: return for_isa<T, K, Gamma::kTwo, kOrder>();
-      case Gamma::kThree: return for_isa<T, K, Gamma::kThree, kOrder>();
-      default: break;
-    }
-  }
-  return gamma == Gamma::kZero ? for_isa<T, K, Gamma::kZero, kOrder>() : for_isa<T, K, Gamma::kAny, kOrder>();
-}
-
-template <class T, Kind K>
-RunFunction<T> choose_run(const FocalProblem& problem) {
-  const Gamma gamma = gamma_case(problem.gamma);
-  switch (problem.order) {
-    case 0: return for_gamma<T, K, 0>(gamma);
-    case 1: return for_gamma<T, K, 1>(gamma);
-    default: return for_gamma<T, K, 2>(gamma);
-  }
-}
-
-template <class T>
-FocalTerms<T> positive_terms(T logit, double gamma, int order) {
-  const T e = focal_exponential<T, PlainMath>(logit);
-  if (gamma == 0.0) {
-    return order == 2 ? focal_hard<T, Gamma::kZero, 2, PlainMath>(logit, e, gamma)
-                      : focal_hard<T, Gamma::kZero, 1, PlainMath>(logit, e, gamma);
-  }
-  return order == 2 ? focal_hard<T, Gamma::kAny, 2, PlainMath>(logit, e, gamma)
-                    : focal_hard<T, Gamma::kAny, 1, PlainMath>(logit, e, gamma);
+template <class Run, class T>
+auto choose_run(const FocalProblem& problem) {
+  return FocalDispatch<Run, T, const FocalProblem&, RunWeights<T>, int64_t, int64_t>::template choose<2>(problem);
 }
 
 // The one element of a row that belongs to its class.
@@ -208,7 +144,7 @@ void write_zeros(const FocalProblem& problem, int64_t begin, int64_t end) {
 
 template <class T>
 double labelled_range(const FocalProblem& problem, int64_t begin, int64_t end) {
-  const RunFunction<T> negative = choose_run<T, Kind::kNegative>(problem);
+  const auto negative = choose_run<NegativeRun, T>(problem);
   const T* per_class = static_cast<const T*>(problem.alpha_per_class);
   const T alpha = static_cast<T>(problem.alpha);
   const T negative_weight = alpha < T(0) ? T(1) : T(1) - alpha;
@@ -247,7 +183,7 @@ double typed_range(const FocalProblem& problem, int64_t begin, int64_t end) {
     return labelled_range<T>(problem, begin, end);
   }
   const RunWeights<T> weights{static_cast<T>(problem.alpha), static_cast<const T*>(problem.alpha_per_class)};
-  return choose_run<T, Kind::kSoft>(problem)(problem, weights, begin, end);
+  return choose_run<SoftRun, T>(problem)(problem, weights, begin, end);
 }
 
 }  // namespace

@@ -30,6 +30,18 @@ constexpr int64_t kFocalChunk = 16384;
 // Computes elements [begin, end) and returns the sum of their losses. begin must be a multiple of kFocalChunk.
 double focal_loss_range(const FocalProblem& problem, int64_t begin, int64_t end);
 
+// Logits of neighbouring anchors in planes, one a class: plane k begins `stride` elements after plane k - 1. The labels
+// are the anchors' own, not those of the problem.
+struct FocalPlanes {
+  int64_t first;          // index of the first anchor's logit of class 0, in logits and derivative
+  int64_t stride;         // at least count
+  int64_t count;          // anchors
+  const int64_t* labels;  // [count] class in [0, K), K for background, or the problem's ignore_index
+};
+
+// The same over planes, for order 0 and 1, without alpha_per_class, value and upstream.
+double focal_loss_planes(const FocalProblem& problem, const FocalPlanes& planes);
+
 // The first of rows [begin, end) whose label is neither a class, nor K, nor ignore_index; -1 if there is none, or no
 // labels.
 int64_t first_bad_label(const FocalProblem& problem, int64_t begin, int64_t end);

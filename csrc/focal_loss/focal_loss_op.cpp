@@ -9,6 +9,7 @@
 #include <tuple>
 #include <vector>
 
+#include "common/huge_pages.h"
 #include "common/isa.h"
 
 namespace retina_ops {
@@ -53,6 +54,13 @@ double run_chunks(const char* op, const FocalArguments& arguments, int64_t eleme
   return total;
 }
 
+// An output like the inputs, for a large one on large pages.
+Tensor new_output(const FocalArguments& arguments) {
+  Tensor output = torch::stable::new_empty(arguments.inputs, arguments.inputs.sizes());
+  advise_huge_pages(output.mutable_data_ptr(), static_cast<size_t>(output.numel()) * output.element_size());
+  return output;
+}
+
 double scalar_value(const Tensor& tensor) {
   return *torch::stable::to(tensor, ScalarType::Double).const_data_ptr<double>();
 }
@@ -61,7 +69,7 @@ Tensor sigmoid_focal_loss_cpu(const Tensor& inputs, const Tensor& targets, std::
                               double alpha, double gamma, int64_t ignore_index) {
   FocalArguments arguments =
       check_on_cpu("sigmoid_focal_loss", inputs, targets, alpha_per_class, alpha, gamma, ignore_index);
-  Tensor loss = torch::stable::new_empty(arguments.inputs, arguments.inputs.sizes());
+  Tensor loss = new_output(arguments);
   arguments.problem.value = loss.mutable_data_ptr();
   run_chunks("sigmoid_focal_loss", arguments, loss.numel());
   return loss;
@@ -80,7 +88,7 @@ Tensor sigmoid_focal_loss_backward_cpu(const Tensor& grad_output, const Tensor& 
   } else {
     arguments.problem.upstream = upstream.const_data_ptr();
   }
-  Tensor grad = torch::stable::new_empty(arguments.inputs, arguments.inputs.sizes());
+  Tensor grad = new_output(arguments);
   arguments.problem.order = static_cast<int>(order);
   arguments.problem.derivative = grad.mutable_data_ptr();
   run_chunks(op, arguments, grad.numel());
@@ -103,7 +111,7 @@ std::tuple<Tensor, Tensor> sigmoid_focal_loss_reduced_cpu(const Tensor& inputs, 
     }
     divisor = static_cast<double>(counted);
   }
-  Tensor grad = with_grad ? torch::stable::new_empty(arguments.inputs, arguments.inputs.sizes())
+  Tensor grad = with_grad ? new_output(arguments)
                           : torch::stable::new_empty(arguments.inputs, {0});
   if (with_grad) {
     problem.order = 1;

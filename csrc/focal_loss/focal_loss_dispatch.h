@@ -1,0 +1,84 @@
+// Chooses the function for a gamma, an order of derivative and an instruction set. CPU only, no torch.
+#pragma once
+
+#include "common/isa.h"
+#include "focal_loss/focal_loss_cpu.h"
+
+namespace retina_ops {
+
+// Body has `template <class T, Gamma G, int kOrder, class Math> static double run(Args...)`, always inlined, so that it
+// takes on the target of the one of these that holds it.
+template <class Body, class T, Gamma G, int kOrder, class... Args>
+double run_baseline(Args... args) {
+  return Body::template run<T, G, kOrder, PlainMath>(args...);
+}
+#if RETINA_OPS_HAS_X86_TARGETS
+template <class Body, class T, Gamma G, int kOrder, class... Args>
+RETINA_OPS_TARGET_AVX2 double run_avx2(Args... args) {
+  return Body::template run<T, G, kOrder, FusedMath>(args...);
+}
+template <class Body, class T, Gamma G, int kOrder, class... Args>
+RETINA_OPS_TARGET_AVX512 double run_avx512(Args... args) {
+  return Body::template run<T, G, kOrder, FusedMath>(args...);
+}
+#endif
+
+// For one body: `FocalDispatch<Body, T, Args...>::choose<highest order>(problem)` is a double (*)(Args...).
+template <class Body, class T, class... Args>
+struct FocalDispatch {
+  using Function = double (*)(Args...);
+
+  template <Gamma G, int kOrder>
+  static Function for_isa() {
+    if constexpr (sizeof(T) == sizeof(double)) {
+      return run_baseline<Body, T, G, kOrder, Args...>;  // bound by libm
+    } else {
+      switch (cpu_isa()) {
+#if RETINA_OPS_HAS_X86_TARGETS
+        case Isa::kAvx512: return run_avx512<Body, T, G, kOrder, Args...>;
+        case Isa::kAvx2: return run_avx2<Body, T, G, kOrder, Args...>;
+#endif
+        default: return run_baseline<Body, T, G, kOrder, Args...>;
+      }
+    }
+  }
+
+  // The loss and its gradient in float have every gamma of the papers as a path; the rest computes exp(gamma log(u)).
+  template <int kOrder>
+  static Function for_gamma(Gamma gamma) {
+    if constexpr (kOrder != 2 && sizeof(T) == sizeof(float)) {
+      switch (gamma) {
+        case Gamma::kHalf: return for_isa<Gamma::kHalf, kOrder>();
+        case Gamma::kOne: return for_isa<Gamma::kOne, kOrder>();
+        case Gamma::kThreeHalves: return for_isa<Gamma::kThreeHalves, kOrder>();
+        case Gamma::kTwo: return for_isa<Gamma::kTwo, kOrder>();
+        case Gamma::kThree: return for_isa<Gamma::kThree, kOrder>();
+        default: break;
+      }
+    }
+    return gamma == Gamma::kZero ? for_isa<Gamma::kZero, kOrder>() : for_isa<Gamma::kAny, kOrder>();
+  }
+
+  template <int kHighestOrder>
+  static Function choose(const FocalProblem& problem) {
+    const Gamma gamma = gamma_case(problem.gamma);
+    if constexpr (kHighestOrder == 2) {
+      if (problem.order == 2) return for_gamma<2>(gamma);
+    }
+    return problem.order == 0 ? for_gamma<0>(gamma) : for_gamma<1>(gamma);
+  }
+};
+
+// Value and derivative of a positive, whose function need not be fast: one element a row.
+template <class T>
+FocalTerms<T> positive_terms(T logit, double gamma, int order) {
+  const T e = focal_exponential<T, PlainMath>(logit);
+  if (gamma == 0.0) {
+    return order == 2 ? focal_hard<T, Gamma::kZero, 2, PlainMath>(logit, e, gamma)
+                      : focal_hard<T, Gamma::kZero, 1, PlainMath>(logit, e, gamma);
+  }
+  return order == 2 ? focal_hard<T, Gamma::kAny, 2, PlainMath>(logit, e, gamma)
+                    : focal_hard<T, Gamma::kAny, 1, PlainMath>(logit, e, gamma);
+}
+
+}  // namespace retina_ops
