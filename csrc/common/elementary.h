@@ -1,8 +1,8 @@
-// exp and log1p as short polynomials: branch-free, so that the CPU compiler vectorises them, and one source for every
-// instruction set and for CUDA. float only; the float64 overloads call libm. Includes no torch header.
+// exp, log, log1p and atan as short polynomials: branch-free, so that the CPU compiler vectorises them, and one source
+// for every instruction set and for CUDA. float only; the float64 overloads call libm. Includes no torch header.
 //
 // The coefficients minimise the largest relative error over the interval (Remez exchange); with the rounding of the
-// evaluation, exp_bounded is within 2e-7 and log1p_ratio within 3e-7 of the true value.
+// evaluation, exp_bounded is within 2e-7, log1p_ratio and arctangent_unit within 3e-7 of the true value.
 #pragma once
 
 #include "common/host_device.h"
@@ -108,6 +108,26 @@ RETINA_OPS_HOST_DEVICE float natural_log(float x) {
 template <class Math>
 RETINA_OPS_HOST_DEVICE double natural_log(double x) {
   return log(x);
+}
+
+// atan(x) for -1 <= x <= 1.
+template <class Math>
+RETINA_OPS_HOST_DEVICE float arctangent_unit(float x) {
+  const float x2 = x * x;
+  float p = -0.00469327625f;
+  p = Math::madd(p, x2, 0.0242524035f);
+  p = Math::madd(p, x2, -0.0594863929f);
+  p = Math::madd(p, x2, 0.0991429314f);
+  p = Math::madd(p, x2, -0.140194803f);
+  p = Math::madd(p, x2, 0.199697241f);
+  p = Math::madd(p, x2, -0.333319902f);
+  p = Math::madd(p, x2, 0.999999881f);
+  return p * x;
+}
+
+template <class Math>
+RETINA_OPS_HOST_DEVICE double arctangent_unit(double x) {
+  return atan(x);
 }
 
 // log(m) for m in (0, 1], in double so that a product with it stays accurate: m = 2^k f with f in [0.7, 1.42), and

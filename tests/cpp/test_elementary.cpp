@@ -1,4 +1,5 @@
-// exp, log1p and log as polynomials: within the error that their header states, and right where they are not numbers.
+// exp, log1p, log and atan as polynomials: within the error that their header states, and right where they are not
+// numbers.
 #include <cmath>
 
 #include "check.h"
@@ -51,6 +52,18 @@ void test_log() {
   EXPECT(std::isnan(natural_log<Math>(-1.0f)) && std::isnan(natural_log<Math>(std::nanf(""))));
 }
 
+template <class Math>
+void test_arctangent() {
+  double worst = 0.0;
+  for (float x = 1e-6f; x <= 1.0f; x += 1.3e-6f) {
+    worst = std::fmax(worst, relative_error(arctangent_unit<Math>(x), std::atan(static_cast<double>(x))));
+  }
+  EXPECT(worst <= 3e-7);
+  EXPECT(arctangent_unit<Math>(0.0f) == 0.0f);
+  EXPECT(arctangent_unit<Math>(-0.75f) == -arctangent_unit<Math>(0.75f));
+  EXPECT(std::isnan(arctangent_unit<Math>(std::nanf(""))));
+}
+
 }  // namespace
 
 int main() {
@@ -60,5 +73,7 @@ int main() {
   test_log1p<FusedMath>();
   test_log<PlainMath>();
   test_log<FusedMath>();
+  test_arctangent<PlainMath>();
+  test_arctangent<FusedMath>();
   return retina_ops_test::failures;
 }
