@@ -44,4 +44,18 @@ STABLE_TORCH_LIBRARY(retina_ops, m) {
   // The same padded with -1 to [max_output], and how many were kept.
   m.def(
       "nms_padded(Tensor boxes, Tensor scores, Tensor? idxs, float iou_threshold, int max_output) -> (Tensor, Tensor)");
+
+  // retinanet_loss/: levels [B, N, C] or planar [B, A, C, cells] (common/head_levels.h), C = K and 4; anchors [A, 4];
+  // gt_boxes [B, M, 4] and gt_labels int64 [B, M] padded; matches int64 [B, A]; normalizer float64 [B]. Both losses,
+  // and the gradients of all levels one after the other (empty tensors unless with_grad).
+  m.def(
+      "retinanet_loss(Tensor[] cls_logits, Tensor[] bbox_regression, Tensor anchors, Tensor gt_boxes, "
+      "Tensor gt_labels, Tensor matches, Tensor normalizer, float alpha, float gamma, int box_loss, "
+      "float smooth_l1_beta, float wx, float wy, float ww, float wh, bool with_grad) "
+      "-> (Tensor, Tensor, Tensor, Tensor)");
+  m.def(
+      "retinanet_loss_backward(Tensor grad_classification, Tensor grad_box, Tensor[] cls_logits, "
+      "Tensor[] bbox_regression, Tensor anchors, Tensor gt_boxes, Tensor gt_labels, Tensor matches, "
+      "Tensor normalizer, float alpha, float gamma, int box_loss, float smooth_l1_beta, float wx, float wy, float ww, "
+      "float wh) -> (Tensor, Tensor)");
 }

@@ -26,6 +26,8 @@ _OPERATORS = (
     "match_anchors",
     "nms",
     "nms_padded",
+    "retinanet_loss",
+    "retinanet_loss_backward",
 )
 
 _cuda_problem: str | None = None

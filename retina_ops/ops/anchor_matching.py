@@ -8,6 +8,7 @@ from typing import overload
 import torch
 from torch import Tensor
 
+from retina_ops.ops._padding import pad_boxes
 from retina_ops.ops._torchscript import no_torchscript
 
 _OP = "match_anchors"
@@ -113,8 +114,10 @@ def match_anchors(
         anchors = anchors[0] if shared else torch.stack(list(anchors))
     if len(images) == 0:
         return []
-    padded, counts = _pad(anchors, images, "gt_boxes")
-    padded_regions, region_counts = (None, None) if regions is None else _pad(anchors, regions, "ignore_regions")
+    padded, counts = pad_boxes(_OP, "gt_boxes", images, anchors)
+    padded_regions, region_counts = (
+        (None, None) if regions is None else pad_boxes(_OP, "ignore_regions", regions, anchors)
+    )
     matches, _ = torch.ops.retina_ops.match_anchors(
         anchors,
         padded,
@@ -127,25 +130,6 @@ def match_anchors(
         float(ignore_iof),
     )
     return matches[0] if one_image else list(matches.unbind(0))
-
-
-def _pad(anchors: Tensor, images: Sequence[Tensor], name: str) -> tuple[Tensor, Tensor]:
-    """Boxes ``[B, capacity, 4]`` in the anchors' dtype, capacity a power of two of at least 8, and counts int32 [B].
-
-    The capacities are few, so that a compiled graph is reused whatever the images hold.
-    """
-    for boxes in images:
-        if boxes.dim() != 2 or boxes.shape[1] != 4:
-            raise RuntimeError(f"{_OP}: {name} must be [M, 4], got {list(boxes.shape)}")
-        if boxes.device != anchors.device:
-            raise RuntimeError(f"{_OP}: {name} must be on the anchors' device {anchors.device}, got {boxes.device}")
-    sizes = [boxes.shape[0] for boxes in images]
-    capacity = max(8, 1 << (max(sizes) - 1).bit_length()) if max(sizes) > 0 else 8
-    padded = anchors.new_zeros(len(images), capacity, 4)
-    for row, boxes in zip(padded, images, strict=True):
-        row[: boxes.shape[0]] = boxes.detach()
-    counts = torch.tensor(sizes, dtype=torch.int32, device=anchors.device)
-    return padded, counts
 
 
 @torch.library.register_fake("retina_ops::match_anchors")

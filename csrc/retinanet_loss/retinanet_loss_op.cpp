@@ -1,0 +1,99 @@
+// The RetinaNet loss for CPU tensors: threads, outputs, registration.
+#include "retinanet_loss/retinanet_loss_op.h"
+
+#include <torch/csrc/stable/library.h>
+
+#include <tuple>
+
+#include "common/huge_pages.h"
+#include "common/isa.h"
+
+namespace retina_ops {
+namespace {
+
+// Between the levels the arrays of gradients hold zeros.
+void clear_gaps(const HeadLevels& levels, Tensor& gradient) {
+  auto* bytes = static_cast<char*>(gradient.mutable_data_ptr());
+  const auto size = static_cast<int64_t>(gradient.element_size());
+  for (int l = 0; l < levels.count; ++l) {
+    const HeadLevel& level = levels.level[l];
+    const int64_t end = level.start + levels.batch * level.anchors() * levels.channels;
+    const int64_t next = l + 1 < levels.count ? levels.level[l + 1].start : levels.elements;
+    memset(bytes + end * size, 0, static_cast<size_t>((next - end) * size));
+  }
+}
+
+RetinanetLosses run(const char* op, RetinanetLossCall& call, bool with_grad) {
+  cpu_isa();  // a bad RETINA_OPS_ISA is an error here, not inside a thread
+  allocate_gradients(call, with_grad);
+  const RetinanetLossProblem& problem = call.problem;
+  if (with_grad) {
+    advise_huge_pages(problem.logits_gradient,
+                      static_cast<size_t>(problem.logits.elements) * call.logits_gradient.element_size());
+    clear_gaps(problem.logits, call.logits_gradient);
+    clear_gaps(problem.deltas, call.deltas_gradient);
+  }
+  const std::vector<LossUnit> units = loss_units(problem);
+  std::vector<UnitSum> sums(units.size());
+  torch::stable::parallel_for(0, static_cast<int64_t>(units.size()), 1, [&](int64_t begin, int64_t end) {
+    for (int64_t unit = begin; unit < end; ++unit) {
+      sums[static_cast<size_t>(unit)] = run_loss_unit(problem, units[static_cast<size_t>(unit)]);
+    }
+  });
+  const RetinanetLosses losses = add_losses(units, sums);
+  check(!losses.has_bad_label, op, ": matches must be under ", problem.gt_capacity, " and gt_labels in [0, ",
+        problem.logits.channels, ")");
+  return losses;
+}
+
+Tensor scalar_like(const Tensor& like, double value) {
+  Tensor scalar = torch::stable::new_empty(like, {}, accumulate_dtype(like));
+  if (scalar.scalar_type() == ScalarType::Double) {
+    *scalar.mutable_data_ptr<double>() = value;
+  } else {
+    *scalar.mutable_data_ptr<float>() = static_cast<float>(value);
+  }
+  return scalar;
+}
+
+double scalar_value(const char* op, const Tensor& tensor) {
+  check(tensor.dim() == 0, op, ": the gradients of the losses must be scalars, got ", shape_string(tensor));
+  return *torch::stable::to(tensor, ScalarType::Double).const_data_ptr<double>();
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor> retinanet_loss_cpu(
+    std::vector<Tensor> cls_logits, std::vector<Tensor> bbox_regression, const Tensor& anchors, const Tensor& gt_boxes,
+    const Tensor& gt_labels, const Tensor& matches, const Tensor& normalizer, double alpha, double gamma,
+    int64_t box_loss, double smooth_l1_beta, double wx, double wy, double ww, double wh, bool with_grad) {
+  const char* op = "retinanet_loss";
+  RetinanetLossCall call = check_retinanet_loss(op, cls_logits, bbox_regression, anchors, gt_boxes, gt_labels, matches,
+                                                normalizer, {alpha, gamma, box_loss, smooth_l1_beta, wx, wy, ww, wh});
+  const RetinanetLosses losses = run(op, call, with_grad);
+  return {scalar_like(call.logits.tensors[0], losses.classification), scalar_like(call.deltas.tensors[0], losses.box),
+          call.logits_gradient, call.deltas_gradient};
+}
+
+std::tuple<Tensor, Tensor> retinanet_loss_backward_cpu(const Tensor& grad_classification, const Tensor& grad_box,
+                                                       std::vector<Tensor> cls_logits,
+                                                       std::vector<Tensor> bbox_regression, const Tensor& anchors,
+                                                       const Tensor& gt_boxes, const Tensor& gt_labels,
+                                                       const Tensor& matches, const Tensor& normalizer, double alpha,
+                                                       double gamma, int64_t box_loss, double smooth_l1_beta, double wx,
+                                                       double wy, double ww, double wh) {
+  const char* op = "retinanet_loss_backward";
+  RetinanetLossCall call = check_retinanet_loss(op, cls_logits, bbox_regression, anchors, gt_boxes, gt_labels, matches,
+                                                normalizer, {alpha, gamma, box_loss, smooth_l1_beta, wx, wy, ww, wh});
+  call.problem.upstream_classification = scalar_value(op, grad_classification);
+  call.problem.upstream_box = scalar_value(op, grad_box);
+  run(op, call, true);
+  return {call.logits_gradient, call.deltas_gradient};
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(retina_ops, CPU, m) {
+  m.impl("retinanet_loss", TORCH_BOX(&retinanet_loss_cpu));
+  m.impl("retinanet_loss_backward", TORCH_BOX(&retinanet_loss_backward_cpu));
+}
+
+}  // namespace retina_ops

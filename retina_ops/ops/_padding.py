@@ -1,0 +1,56 @@
+"""Ground truth of images with different numbers of boxes as one padded tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def capacity_of(images: Sequence[Tensor]) -> int:
+    """A power of two, at least 8, that holds every image's boxes: few sizes, so that a compiled graph is reused."""
+    most = max(boxes.shape[0] for boxes in images)
+    return max(8, 1 << (most - 1).bit_length()) if most > 0 else 8
+
+
+def pad_boxes(op: str, name: str, images: Sequence[Tensor], anchors: Tensor) -> tuple[Tensor, Tensor]:
+    """Boxes ``[B, capacity, 4]`` in the anchors' dtype, and their counts int32 ``[B]``.
+
+    Raises:
+        RuntimeError: boxes that are not ``[M, 4]``, or on another device than the anchors.
+    """
+    for boxes in images:
+        if boxes.dim() != 2 or boxes.shape[1] != 4:
+            raise RuntimeError(f"{op}: {name} must be [M, 4], got {list(boxes.shape)}")
+        if boxes.device != anchors.device:
+            raise RuntimeError(f"{op}: {name} must be on the anchors' device {anchors.device}, got {boxes.device}")
+    padded = anchors.new_zeros(len(images), capacity_of(images), 4)
+    for row, boxes in zip(padded, images, strict=True):
+        row[: boxes.shape[0]] = boxes.detach()
+    return padded, _counts([boxes.shape[0] for boxes in images], anchors.device)
+
+
+def pad_labels(op: str, name: str, images: Sequence[Tensor], boxes: Sequence[Tensor], padded: Tensor) -> Tensor:
+    """Labels int64 ``[B, capacity]``, one a box of `pad_boxes`.
+
+    Raises:
+        RuntimeError: labels that are not integers ``[M]`` of their image's boxes, or on another device.
+    """
+    labels = padded.new_zeros(padded.shape[:2], dtype=torch.int64)
+    for row, its_labels, its_boxes in zip(labels, images, boxes, strict=True):
+        if its_labels.shape != its_boxes.shape[:1] or its_labels.is_floating_point():
+            raise RuntimeError(
+                f"{op}: {name} must be integers [{its_boxes.shape[0]}], got {its_labels.dtype} {list(its_labels.shape)}"
+            )
+        if its_labels.device != padded.device:
+            raise RuntimeError(f"{op}: {name} must be on {padded.device}, got {its_labels.device}")
+        row[: its_labels.shape[0]] = its_labels
+    return labels
+
+
+def _counts(sizes: list[int], device: torch.device) -> Tensor:
+    if device.type == "cuda" and not torch.compiler.is_compiling():
+        # From pinned memory the copy needs no wait for the device.
+        return torch.tensor(sizes, dtype=torch.int32, pin_memory=True).to(device, non_blocking=True)
+    return torch.tensor(sizes, dtype=torch.int32, device=device)

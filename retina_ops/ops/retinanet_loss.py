@@ -1,0 +1,136 @@
+"""The RetinaNet loss in a handful of launches: the public function. The rule: ``csrc/retinanet_loss/``."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from retina_ops.ops._head_outputs import as_levels
+from retina_ops.ops._padding import pad_boxes, pad_labels
+from retina_ops.ops._retinanet_loss_autograd import BOX_LOSSES
+from retina_ops.ops._torchscript import no_torchscript
+from retina_ops.ops.normalization import Normalization, divisors
+
+_OP = "retinanet_loss"
+
+
+@no_torchscript
+def retinanet_loss(
+    cls_logits: Sequence[Tensor],
+    bbox_regression: Sequence[Tensor],
+    anchors: Tensor,
+    gt_boxes: Sequence[Tensor],
+    gt_labels: Sequence[Tensor],
+    *,
+    fg_iou: float = 0.5,
+    bg_iou: float = 0.4,
+    allow_low_quality_matches: bool = True,
+    alpha: float = 0.25,
+    gamma: float = 2.0,
+    box_loss: str = "l1",
+    smooth_l1_beta: float = 1.0,
+    box_weights: Sequence[float] = (1.0, 1.0, 1.0, 1.0),
+    normalization: Normalization = "image",
+    ignore_regions: Sequence[Tensor] | None = None,
+    ignore_iof: float = 0.5,
+) -> tuple[Tensor, Tensor]:
+    """Classification and box loss of a batch, straight from the outputs of the head.
+
+    Lin et al. 2017, "Focal Loss for Dense Object Detection", section 4.1, as torchvision's ``RetinaNet.compute_loss``:
+    anchors are matched to boxes (:func:`match_anchors`), every anchor that is not between the thresholds has a focal
+    loss (:func:`sigmoid_focal_loss`), every foreground anchor a box loss. The outputs are read as the convolutions
+    left them and their gradients are written in the same pass: nothing is permuted, concatenated, gathered or made
+    one-hot, and nothing waits for the device. Beside the gradients it needs 8 bytes an anchor and image.
+
+    Args:
+        cls_logits: one tensor a level, at most 8, ``[B, A * K, H, W]`` (contiguous or channels-last; A anchors a cell,
+            K classes) or ``[B, H * W * A, K]``; float16, bfloat16, float32 or float64.
+        bbox_regression: of the same levels ``[B, A * 4, H, W]`` or ``[B, H * W * A, 4]``: deltas (dx, dy, dw, dh).
+        anchors: ``[N, 4]`` (x1, y1, x2, y2) in pixels, of all levels by row, column and place in the cell.
+        gt_boxes: for each image ``[M, 4]`` in pixels; M may be 0.
+        gt_labels: for each image integers ``[M]`` in 0..K-1.
+        fg_iou, bg_iou, allow_low_quality_matches: as for :func:`match_anchors`.
+        alpha, gamma: numbers, as for :func:`sigmoid_focal_loss`.
+        box_loss: ``"l1"`` or ``"smooth_l1"`` of the deltas, summed over the four; ``"giou"``, ``"diou"`` or
+            ``"ciou"`` of the decoded boxes.
+        smooth_l1_beta: where ``"smooth_l1"`` turns from square to linear, in units of the deltas; 0 is ``"l1"``.
+        box_weights: factors of the deltas, as for :func:`encode_boxes`.
+        normalization: ``"image"``: each image's sums over its foreground anchors (at least 1), the mean over images, as
+            torchvision. ``"batch"``: the sums over the foreground anchors of the batch, averaged over all processes of
+            ``torch.distributed``. A callable, such as :class:`EmaNormalizer`, is given the foreground anchors of each
+            image, int64 ``[B]``, and returns what the sums are divided by, ``[]`` or ``[B]``.
+        ignore_regions: for each image ``[R, 4]`` (crowd boxes); see :func:`match_anchors`.
+        ignore_iof: as for :func:`match_anchors`.
+
+    Returns:
+        Classification and box loss, scalars: float32, or float64 for float64 outputs. Differentiable, twice too, with
+        respect to ``cls_logits`` and ``bbox_regression``.
+
+    Raises:
+        ValueError: bad options.
+        RuntimeError: shapes, dtypes or devices that do not fit; on CPU a label outside [0, K). On CUDA both losses of
+            such a box are NaN.
+
+    Example:
+        >>> import torch
+        >>> logits = torch.zeros(1, 3, 2, 2, requires_grad=True)  # one anchor a cell, 3 classes, 2 x 2 cells
+        >>> deltas = torch.zeros(1, 4, 2, 2, requires_grad=True)
+        >>> x = torch.tensor([0.0, 8.0])
+        >>> anchors = torch.stack([x.repeat(2), x.repeat_interleave(2)], 1).repeat(1, 2) + torch.tensor([0, 0, 8.0, 8])
+        >>> losses = retinanet_loss([logits], [deltas], anchors, [torch.tensor([[0.0, 0, 8, 6]])], [torch.tensor([2])])
+        >>> [round(loss.item(), 4) for loss in losses]
+        [1.4729, 0.4127]
+        >>> sum(losses).backward()
+    """
+    _check_options(alpha, gamma, box_loss, smooth_l1_beta)
+    levels = as_levels(_OP, cls_logits, bbox_regression)
+    batch = levels[0][0].shape[0]
+    for name, values in (("gt_boxes", gt_boxes), ("gt_labels", gt_labels), ("ignore_regions", ignore_regions)):
+        if values is not None and (isinstance(values, Tensor) or len(values) != batch):
+            got = "one tensor" if isinstance(values, Tensor) else str(len(values))
+            raise ValueError(f"{_OP}: {name} must be a list of {batch} tensors, one an image, got {got}")
+    if batch == 0:
+        raise ValueError(f"{_OP}: there must be at least one image")
+    if not anchors.is_floating_point() or anchors.dim() != 2 or anchors.shape[1] != 4:
+        raise RuntimeError(f"{_OP}: anchors must be floating [N, 4], got {anchors.dtype} {list(anchors.shape)}")
+    boxes, counts = pad_boxes(_OP, "gt_boxes", gt_boxes, anchors)
+    labels = pad_labels(_OP, "gt_labels", gt_labels, gt_boxes, boxes)
+    regions = (None, None) if ignore_regions is None else pad_boxes(_OP, "ignore_regions", ignore_regions, anchors)
+    matches, foreground = torch.ops.retina_ops.match_anchors(
+        anchors.detach(), boxes, counts, *regions, float(fg_iou), float(bg_iou), allow_low_quality_matches,
+        float(ignore_iof),
+    )  # fmt: skip
+    wide = torch.float64 if levels[1][0].dtype == torch.float64 else torch.float32
+    outputs = [level for kind in levels for level in kind]
+    with_grad = (
+        torch.is_grad_enabled()
+        and any(level.requires_grad for level in outputs)
+        # float16 gradients are left to the backward: a loss scaler's factor must be in them before they are rounded.
+        and all(level.dtype != torch.float16 for level in outputs)
+        and not torch.compiler.is_compiling()
+    )
+    losses = torch.ops.retina_ops.retinanet_loss(
+        *levels, anchors.detach().to(wide), boxes.to(wide), labels, matches, divisors(normalization, foreground, _OP),
+        float(alpha), float(gamma), BOX_LOSSES.index(box_loss), float(smooth_l1_beta), *_four(box_weights), with_grad,
+    )  # fmt: skip
+    return losses[0], losses[1]
+
+
+def _check_options(alpha: float, gamma: float, box_loss: str, smooth_l1_beta: float) -> None:
+    if alpha != -1 and not 0 <= alpha <= 1:
+        raise ValueError(f"{_OP}: alpha must be in [0, 1], or -1 for none, got {alpha}")
+    if not (gamma >= 0 and math.isfinite(gamma)):
+        raise ValueError(f"{_OP}: gamma must be finite and at least 0, got {gamma}")
+    if box_loss not in BOX_LOSSES:
+        raise ValueError(f"{_OP}: box_loss must be one of {', '.join(BOX_LOSSES)}, got {box_loss!r}")
+    if not (smooth_l1_beta >= 0 and math.isfinite(smooth_l1_beta)):
+        raise ValueError(f"{_OP}: smooth_l1_beta must be finite and at least 0, got {smooth_l1_beta}")
+
+
+def _four(weights: Sequence[float]) -> tuple[float, ...]:
+    if len(weights) != 4:
+        raise ValueError(f"{_OP}: box_weights must be four numbers (wx, wy, ww, wh), got {len(weights)}")
+    return tuple(float(weight) for weight in weights)
