@@ -7,9 +7,11 @@ from retina_ops.ops.box_coding import decode_boxes, encode_boxes
 from retina_ops.ops.box_iou import box_iou
 from retina_ops.ops.focal_loss import sigmoid_focal_loss
 from retina_ops.ops.nms import batched_nms, nms, nms_padded
+from retina_ops.ops.normalization import EmaNormalizer
 from retina_ops.ops.retinanet_loss import retinanet_loss
 
 __all__ = [
+    "EmaNormalizer",
     "__version__",
     "batched_nms",
     "box_iou",

@@ -1,18 +1,18 @@
-"""Anchors: torchvision's generator, computed once for each image size."""
+"""Anchors: torchvision's generator, with the paper's sizes."""
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
 from collections.abc import Sequence
 
+from ..anchor_cache import AnchorCache
 from ..data.errors import needs_extra
 
 with needs_extra("models"):
     import torch
     from torch import Tensor
     from torchvision.models.detection.anchor_utils import AnchorGenerator
-    from torchvision.models.detection.image_list import ImageList
+
+__all__ = ["AnchorCache", "anchors_of_image", "default_anchor_generator"]
 
 
 def default_anchor_generator(
@@ -29,50 +29,6 @@ def default_anchor_generator(
     """
     sizes = tuple(tuple(int(base * scale) for scale in scales) for base in base_sizes)
     return AnchorGenerator(sizes, (tuple(aspect_ratios),) * len(sizes))
-
-
-class AnchorCache:
-    """Anchors of the last image sizes seen, on their device: at most `capacity` of them.
-
-    Training at a few sizes computes each once; safe to use from several threads.
-    """
-
-    def __init__(self, capacity: int = 16) -> None:
-        self.capacity = capacity
-        self._anchors: OrderedDict[tuple[object, ...], Tensor] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def __len__(self) -> int:
-        return len(self._anchors)
-
-    def __deepcopy__(self, memo: dict[int, object]) -> AnchorCache:
-        return AnchorCache(self.capacity)
-
-    def __getstate__(self) -> dict[str, object]:
-        return {"capacity": self.capacity}
-
-    def __setstate__(self, state: dict[str, int]) -> None:
-        self.__init__(state["capacity"])  # type: ignore[misc]
-
-    def get(self, generator: AnchorGenerator, image_size: tuple[int, int], features: list[Tensor]) -> Tensor:
-        """All levels' anchors ``[A, 4]``, float32 pixels, for padded images of ``image_size`` (height, width)."""
-        grids = tuple(tuple(level.shape[-2:]) for level in features)
-        device = features[0].device
-        key = (grids, image_size, device, generator.sizes, generator.aspect_ratios)
-        with self._lock:
-            if key in self._anchors:
-                self._anchors.move_to_end(key)
-                return self._anchors[key]
-        with torch.autocast(device.type, enabled=False):
-            # Only the sizes of images and maps matter to the generator.
-            image = ImageList(torch.empty(1, 1, *image_size, device=device), [image_size])
-            maps = [torch.empty(1, 1, *grid, device=device) for grid in grids]
-            anchors = generator(image, maps)[0]
-        with self._lock:
-            self._anchors[key] = anchors
-            while len(self._anchors) > self.capacity:
-                self._anchors.popitem(last=False)
-        return anchors
 
 
 def anchors_of_image(

@@ -25,7 +25,6 @@ class Subnet(nn.Module):
         self, name: str, channels: int, anchors: int, outputs: int, *, depth: int = 4, norm: NormLayer | None = None
     ) -> None:
         super().__init__()
-        self.outputs = outputs
         self.conv = nn.Sequential(*[Conv2dNormActivation(channels, channels, norm_layer=norm) for _ in range(depth)])
         self.predictor_name = name
         self.add_module(name, nn.Conv2d(channels, anchors * outputs, kernel_size=3, padding=1))
@@ -42,15 +41,15 @@ class Subnet(nn.Module):
         return cast(nn.Conv2d, getattr(self, self.predictor_name))
 
     def forward(self, features: list[Tensor]) -> list[Tensor]:
-        """Values of each level, ``[B, H * W * anchors, outputs]``: a view where the features are channels-last."""
-        return [self._per_anchor(self.predictor(self.conv(level))) for level in features]
-
-    def _per_anchor(self, values: Tensor) -> Tensor:
-        return values.permute(0, 2, 3, 1).reshape(values.shape[0], -1, self.outputs)
+        """Values of each level, ``[B, anchors * outputs, H, W]``, as the last convolution leaves them."""
+        return [self.predictor(self.conv(level)) for level in features]
 
 
 class RetinaNetHead(nn.Module):
     """Both subnets. State-dict names as in torchvision's head of the same name.
+
+    Unlike that head it gives the maps of each level, which the fused loss and post-processing read where they lie;
+    `retina_ops.reference.head_outputs.by_anchor` makes ``[B, anchors, K]`` and ``[B, anchors, 4]`` of them.
 
     Args:
         in_channels: channels of the feature maps.
@@ -78,7 +77,8 @@ class RetinaNetHead(nn.Module):
         nn.init.constant_(cast(Tensor, self.classification_head.predictor.bias), -math.log((1 - prior) / prior))
 
     def forward(self, features: list[Tensor]) -> dict[str, list[Tensor]]:
-        """Logits ``[B, anchors, K]`` and box deltas ``[B, anchors, 4]`` of each level."""
+        """Of each level the logits, ``cls_logits`` ``[B, A * K, H, W]`` with A anchors a cell, and the box deltas,
+        ``bbox_regression`` ``[B, A * 4, H, W]``."""
         return {"cls_logits": self.classification_head(features), "bbox_regression": self.regression_head(features)}
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from .. import EmaNormalizer
 from ..data.errors import needs_extra
 from .anchors import AnchorCache, default_anchor_generator
 from .head import RetinaNetHead
@@ -96,6 +97,7 @@ class RetinaNet(nn.Module):
             list(image_std or (0.229, 0.224, 0.225)),
             **kwargs,
         )
+        self.loss_normalizer: EmaNormalizer | None = None
         self.loss_options = loss or LossOptions(fg_iou=fg_iou_thresh, bg_iou=bg_iou_thresh)
         self.postprocess_options = PostprocessOptions(score_thresh, nms_thresh, detections_per_img, topk_candidates)
         self.categories: list[dict[str, Any]] = (
@@ -107,6 +109,20 @@ class RetinaNet(nn.Module):
             raise ValueError(f"categories must be {num_classes}, one for each class, got {len(self.categories)}")
         self.config: ModelConfig | None = None  # how `build_model` made it
         self._anchor_cache = AnchorCache()
+
+    @property
+    def loss_options(self) -> LossOptions:
+        """What the loss is made of; may be set at any time."""
+        return self._loss_options
+
+    @loss_options.setter
+    def loss_options(self, options: LossOptions) -> None:
+        self._loss_options = options
+        if options.normalization != "ema":
+            self.loss_normalizer = None
+        elif self.loss_normalizer is None:
+            device = next((parameter.device for parameter in self.parameters()), None)
+            self.loss_normalizer = EmaNormalizer().to(device).train(self.training)
 
     def forward(
         self, images: Sequence[Tensor], targets: Sequence[Target] | None = None
@@ -136,7 +152,7 @@ class RetinaNet(nn.Module):
         anchors = self._anchor_cache.get(self.anchor_generator, tuple(tensors.shape[-2:]), features)
         if self.training:
             assert targets is not None
-            return retinanet_losses(head_outputs, anchors, targets, self.loss_options)
+            return retinanet_losses(head_outputs, anchors, targets, self.loss_options, self.loss_normalizer)
         detections = detections_of(head_outputs, anchors, batch.image_sizes, self.postprocess_options)
         detections = self.transform.postprocess(detections, batch.image_sizes, original_sizes)
         return detections
