@@ -9,6 +9,7 @@ from retina_ops.ops.focal_loss import sigmoid_focal_loss
 from retina_ops.ops.nms import batched_nms, nms, nms_padded
 from retina_ops.ops.normalization import EmaNormalizer
 from retina_ops.ops.retinanet_loss import retinanet_loss
+from retina_ops.patching import patch_torchvision, unpatch_torchvision
 
 __all__ = [
     "EmaNormalizer",
@@ -21,6 +22,8 @@ __all__ = [
     "match_anchors",
     "nms",
     "nms_padded",
+    "patch_torchvision",
     "retinanet_loss",
     "sigmoid_focal_loss",
+    "unpatch_torchvision",
 ]

@@ -97,7 +97,9 @@ class AnchorCache:
                     anchors.record_stream(torch.cuda.current_stream(device))
                 return anchors
             if is_capturing:
-                raise RuntimeError(f"run the model once at image size {tuple(image_size)} before capturing a CUDA graph")
+                raise RuntimeError(
+                    f"run the model once at image size {tuple(image_size)} before capturing a CUDA graph"
+                )
             with torch.inference_mode(False):  # anchors first needed for predictions must serve training too
                 anchors = grid_anchors(cells, grids, image_size, dtype, device)
             if device.type == "cuda":

@@ -6,68 +6,11 @@ import copy
 
 import pytest
 import torch
-import torchvision
-from boxes import random_boxes
-from torch import Tensor, nn
-from torchvision.models.detection import retinanet as torchvision_retinanet
+from models.pairs import SIZES, assert_same_detections, excite, images_and_targets, pair
 
 from retina_ops import reference
-from retina_ops.models import LossOptions, RetinaNet, retinanet_resnet18_fpn, retinanet_resnet50_fpn
-from retina_ops.models import retinanet_resnet50_fpn_v2 as ours_v2
-
-SIZES = {"min_size": 128, "max_size": 160}
-
-
-def excite(model: nn.Module) -> None:
-    """Spreads the classifier's scores, so that random weights detect."""
-    torch.manual_seed(5)
-    classifier = model.head.classification_head.cls_logits
-    nn.init.normal_(classifier.weight, std=0.1)
-    nn.init.normal_(classifier.bias, mean=-3, std=1)
-    nn.init.normal_(model.head.regression_head.bbox_reg.weight, std=0.05)
-
-
-def torchvision_resnet18() -> nn.Module:
-    backbone = torchvision.models.detection.backbone_utils.resnet_fpn_backbone(
-        backbone_name="resnet18",
-        weights=None,
-        norm_layer=nn.BatchNorm2d,
-        trainable_layers=5,
-        returned_layers=[2, 3, 4],
-        extra_blocks=torchvision.ops.feature_pyramid_network.LastLevelP6P7(256, 256),
-    )
-    return torchvision_retinanet.RetinaNet(backbone, 7, score_thresh=0.2, **SIZES)
-
-
-def pair(name: str) -> tuple[RetinaNet, nn.Module]:
-    """A model of each, with the same weights; theirs are loaded into ours."""
-    torch.manual_seed(3)
-    if name == "resnet18":
-        theirs, ours = torchvision_resnet18(), retinanet_resnet18_fpn(num_classes=7, score_thresh=0.2, **SIZES)
-    elif name == "v1":
-        theirs = torchvision_retinanet.retinanet_resnet50_fpn(
-            weights=None, weights_backbone=None, num_classes=7, score_thresh=0.2, **SIZES
-        )
-        ours = retinanet_resnet50_fpn(num_classes=7, score_thresh=0.2, **SIZES)
-    else:
-        theirs = torchvision_retinanet.retinanet_resnet50_fpn_v2(
-            weights=None, weights_backbone=None, num_classes=7, score_thresh=0.2, **SIZES
-        )
-        ours = ours_v2(num_classes=7, score_thresh=0.2, **SIZES)
-    excite(theirs)
-    ours.load_state_dict(theirs.state_dict())
-    return ours, theirs
-
-
-def images_and_targets(device: str = "cpu") -> tuple[list[Tensor], list[dict[str, Tensor]]]:
-    """Three sizes, one image without boxes."""
-    images = [torch.rand(3, h, w, device=device) for h, w in ((120, 150), (128, 128), (200, 170))]
-    targets = []
-    for image, count in zip(images, (4, 0, 9), strict=True):
-        height, width = image.shape[-2:]
-        boxes = random_boxes(count, device, low=20, high=100, width=width, height=height)
-        targets.append({"boxes": boxes, "labels": torch.randint(0, 7, (count,), device=device)})
-    return images, targets
+from retina_ops.models import LossOptions, retinanet_resnet18_fpn
+from retina_ops.reference.head_outputs import by_anchor
 
 
 @pytest.mark.parametrize("name", ["resnet18", "v1", "v2"])
@@ -76,11 +19,7 @@ def test_detections_equal_torchvision(device: str, name: str) -> None:
     images, _ = images_and_targets(device)
     with torch.no_grad():
         got, expected = ours(images), theirs(images)
-    for mine, wanted in zip(got, expected, strict=True):
-        assert len(wanted["boxes"]) >= 50
-        assert torch.equal(mine["labels"], wanted["labels"])
-        torch.testing.assert_close(mine["boxes"], wanted["boxes"], rtol=0, atol=1e-3)
-        torch.testing.assert_close(mine["scores"], wanted["scores"], rtol=0, atol=1e-5)
+    assert_same_detections(got, expected)
 
 
 @pytest.mark.parametrize("name", ["resnet18", "v1", "v2"])
@@ -134,7 +73,7 @@ def test_batch_normalization(device: str) -> None:
     features = list(ours.backbone(batch.tensors).values())
     outputs = ours.head(features)
     anchors = ours._anchor_cache.get(ours.anchor_generator, tuple(batch.tensors.shape[-2:]), features)
-    logits, deltas = (torch.cat(outputs[key], dim=1) for key in ("cls_logits", "bbox_regression"))
+    logits, deltas = (torch.cat(rows, dim=1) for rows in by_anchor(outputs["cls_logits"], outputs["bbox_regression"]))
     classification = boxes = positives = 0
     for i, target in enumerate(scaled):
         matches = reference.match_anchors(anchors, target["boxes"])

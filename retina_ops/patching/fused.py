@@ -1,0 +1,203 @@
+"""What the classes of a patched model add to torchvision's.
+
+A patched module's class is made of one of these and its own class; nothing of the module itself changes but one plain
+attribute of the model. So state dicts, optimizers and wrappers see the modules they saw, and a copy is patched too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor, nn
+
+from ..anchor_cache import AnchorCache
+from ..ops.detections import by_image
+from ..ops.postprocess import postprocess
+from ..ops.retinanet_loss import retinanet_loss
+from ..reference.head_outputs import by_anchor
+
+Target = dict[str, Tensor]
+Maps = dict[str, list[Tensor]]
+STATE = "_retina_ops"  # attribute of a patched model: its `PatchState`
+
+
+@dataclass
+class PatchState:
+    """What is fused in a model, and its anchors."""
+
+    replaced: tuple[str, ...]
+    anchors: AnchorCache = field(default_factory=AnchorCache)
+
+
+class Fused:
+    """Base of the classes below: pickles and copies name the class that was patched, not the one made of it."""
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        _, _, *state = super().__reduce_ex__(max(2, int(protocol)))  # type: ignore[misc]
+        return _new, (type(self)._added, type(self)._patched), *state  # type: ignore[attr-defined]
+
+    def __prepare_scriptable__(self) -> NoReturn:
+        raise RuntimeError("TorchScript is not supported by a patched model: unpatch_torchvision it first")
+
+
+@cache
+def fused_class(added: type, patched: type) -> type:
+    """The class of a module of class `patched` that is patched with `added`."""
+    return type(f"Fused{patched.__name__}", (added, patched), {"_added": added, "_patched": patched})
+
+
+def _new(added: type, patched: type) -> Any:
+    kind = fused_class(added, patched)
+    return kind.__new__(kind)
+
+
+class FusedHead(Fused):
+    """Calls its subnets for maps where it is asked for them; else torchvision's head."""
+
+    def forward(self, x: list[Tensor], *, raw_maps: bool = False) -> Any:
+        if not raw_maps:
+            return super().forward(x)  # type: ignore[misc]
+        return {
+            "cls_logits": self.classification_head(x, raw_maps=True),  # type: ignore[attr-defined]
+            "bbox_regression": self.regression_head(x, raw_maps=True),  # type: ignore[attr-defined]
+        }
+
+
+class FusedSubnet(Fused):
+    """Gives the maps of its last convolution where it is asked for them; else torchvision's subnet."""
+
+    predictor_name: str
+
+    def forward(self, x: list[Tensor], *, raw_maps: bool = False) -> Any:
+        if not raw_maps:
+            return super().forward(x)  # type: ignore[misc]
+        predictor = getattr(self, self.predictor_name)
+        return [predictor(self.conv(features)) for features in x]  # type: ignore[attr-defined]
+
+
+class FusedClassificationHead(FusedSubnet):
+    predictor_name = "cls_logits"
+
+
+class FusedRegressionHead(FusedSubnet):
+    predictor_name = "bbox_reg"
+
+
+class FusedRetinaNet(Fused):
+    """`forward` of torchvision's RetinaNet around the fused operators; the parts left alone are called as before."""
+
+    def forward(self: Any, images: list[Tensor], targets: list[Target] | None = None) -> Any:
+        state: PatchState = self._retina_ops
+        if self.training:
+            _check_targets(targets)
+        original_sizes = []
+        for image in images:
+            torch._assert(image.dim() >= 2, f"images must be [C, H, W], got {list(image.shape)}")
+            original_sizes.append((image.shape[-2], image.shape[-1]))
+        batch, targets = self.transform(images, targets)
+        if targets is not None:
+            _check_degenerate(targets)
+        features = self.backbone(batch.tensors)
+        features = [features] if isinstance(features, Tensor) else list(features.values())
+        _check_head(self.head)
+        maps = self.head(features, raw_maps=True)
+        if "anchors" in state.replaced:
+            anchors = state.anchors.get(self.anchor_generator, tuple(batch.tensors.shape[-2:]), features)
+        else:
+            anchors = self.anchor_generator(batch, features)[0]  # torchvision's forward: the same for all images
+        losses: dict[str, Tensor] = {}
+        detections: list[dict[str, Tensor]] = []
+        if self.training and "loss" in state.replaced:
+            losses = _losses(self, targets or [], maps, anchors)
+        elif self.training:
+            rows = {name: torch.cat(levels, dim=1) for name, levels in _rows(maps).items()}
+            losses = self.compute_loss(targets, rows, [anchors] * len(original_sizes))
+        else:
+            if "post-processing" in state.replaced:
+                detections = _detections(self, maps, anchors, batch.image_sizes)
+            else:
+                split_rows = _rows(maps)
+                split = list(anchors.split([level.shape[1] for level in split_rows["cls_logits"]]))
+                detections = self.postprocess_detections(split_rows, [split] * len(original_sizes), batch.image_sizes)
+            detections = self.transform.postprocess(detections, batch.image_sizes, original_sizes)
+        return self.eager_outputs(losses, detections)
+
+
+def _check_head(head: Any) -> None:
+    for module in (head, head.classification_head, head.regression_head):
+        if not isinstance(module, Fused):
+            raise RuntimeError(
+                f"{type(module).__name__} took the place of a patched part: unpatch_torchvision and patch_torchvision "
+                "the model again"
+            )
+
+
+def _rows(maps: Maps) -> Maps:
+    """The maps as torchvision's head has them: ``[B, anchors, K]`` and ``[B, anchors, 4]`` a level."""
+    logits, deltas = by_anchor(maps["cls_logits"], maps["bbox_regression"])
+    return {"cls_logits": logits, "bbox_regression": deltas}
+
+
+def _losses(model: Any, targets: list[Target], maps: Maps, anchors: Tensor) -> dict[str, Tensor]:
+    matcher, regression = model.proposal_matcher, model.head.regression_head
+    classification, box_loss = retinanet_loss(
+        maps["cls_logits"],
+        maps["bbox_regression"],
+        anchors,
+        [target["boxes"] for target in targets],
+        [target["labels"] for target in targets],
+        fg_iou=matcher.high_threshold,
+        bg_iou=matcher.low_threshold,
+        allow_low_quality_matches=matcher.allow_low_quality_matches,
+        box_loss=regression._loss_type,
+        box_weights=regression.box_coder.weights,
+    )
+    return {"classification": classification, "bbox_regression": box_loss}
+
+
+def _detections(model: Any, maps: Maps, anchors: Tensor, image_sizes: list[tuple[int, int]]) -> list[dict[str, Tensor]]:
+    return by_image(
+        *postprocess(
+            maps["cls_logits"],
+            maps["bbox_regression"],
+            anchors,
+            image_sizes,
+            score_threshold=model.score_thresh,
+            topk=model.topk_candidates,
+            nms_threshold=model.nms_thresh,
+            detections_per_image=model.detections_per_img,
+            box_weights=model.box_coder.weights,
+        )
+    )
+
+
+def _check_targets(targets: list[Target] | None) -> None:
+    """torchvision's checks, with its words."""
+    torch._assert(targets is not None, "targets should not be none when in training mode")
+    for target in targets or []:
+        boxes = target["boxes"]
+        torch._assert(isinstance(boxes, Tensor), "Expected target boxes to be of type Tensor.")
+        torch._assert(
+            boxes.dim() == 2 and boxes.shape[-1] == 4, "Expected target boxes to be a tensor of shape [N, 4]."
+        )
+
+
+def _check_degenerate(targets: list[Target]) -> None:
+    """torchvision's error for boxes without area; waits for the device once, not once an image."""
+    bad = [(target["boxes"][:, 2:] <= target["boxes"][:, :2]).any() for target in targets]
+    if not bad or not bool(torch.stack(bad).any()):
+        return
+    for index, target in enumerate(targets):
+        boxes = target["boxes"]
+        degenerate = (boxes[:, 2:] <= boxes[:, :2]).any(dim=1)
+        if bool(degenerate.any()):
+            raise AssertionError(
+                "All bounding boxes should have positive height and width. Found invalid box "
+                f"{boxes[degenerate][0].tolist()} for target at index {index}."
+            )
+
+
+__all__ = ["Fused", "FusedRetinaNet", "FusedSubnet", "PatchState", "fused_class"]
