@@ -102,9 +102,9 @@ def _split_crowds(targets: Sequence[dict[str, Any]]) -> tuple[list[Tensor], list
     crowds = [target.get("iscrowd") for target in targets]
     if all(crowd is None for crowd in crowds):
         return boxes, None
-    if boxes[0].device.type == "cpu" and not torch.compiler.is_compiling():
-        if not any(crowd is not None and bool((crowd != 0).any()) for crowd in crowds):
-            return boxes, None  # nothing to wait for here, and matching is faster without regions
+    can_look = boxes[0].device.type == "cpu" and not torch.compiler.is_compiling()
+    if can_look and not any(crowd is not None and bool((crowd != 0).any()) for crowd in crowds):
+        return boxes, None  # matching is faster without regions
     is_crowd = [
         torch.zeros_like(its[:, 0], dtype=torch.bool) if crowd is None else crowd.to(its.device) != 0
         for its, crowd in zip(boxes, crowds, strict=True)

@@ -1,4 +1,4 @@
-"""torchvision's RetinaNet with the fused loss and post-processing, in place. torchvision is imported when it is used."""
+"""torchvision's RetinaNet with the fused loss and post-processing, in place. torchvision is imported when used."""
 
 from __future__ import annotations
 

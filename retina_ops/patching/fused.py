@@ -11,7 +11,7 @@ from functools import cache
 from typing import Any, NoReturn
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..anchor_cache import AnchorCache
 from ..ops.detections import by_image

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torchvision
 from boxes import random_boxes
@@ -82,3 +84,45 @@ def assert_same_detections(got: list[dict[str, Tensor]], expected: list[dict[str
             orders.append(sorted(range(len(keys)), key=keys.__getitem__))
         assert torch.equal(mine["labels"][orders[0]], wanted["labels"][orders[1]])
         torch.testing.assert_close(mine["boxes"][orders[0]], wanted["boxes"][orders[1]], rtol=0, atol=1e-3)
+
+
+class TinyBackbone(nn.Module):
+    """Three levels of strides 8, 16 and 32 in a few convolutions."""
+
+    out_channels = 16
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 16, 8, stride=8)
+        self.down = nn.ModuleList([nn.Conv2d(16, 16, 3, stride=2, padding=1) for _ in range(2)])
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        levels = [self.stem(x)]
+        for layer in self.down:
+            levels.append(layer(levels[-1].relu()))
+        return {str(i): level for i, level in enumerate(levels)}
+
+
+def tiny_torchvision(kind: type = torchvision_retinanet.RetinaNet, **options: Any) -> Any:
+    """A torchvision RetinaNet of three levels and three classes that detects, for images of about 64 x 96."""
+    torch.manual_seed(4)
+    sizes = ((12, 16), (24, 32), (48, 64))
+    generator = torchvision.models.detection.anchor_utils.AnchorGenerator(sizes, ((0.5, 1.0, 2.0),) * 3)
+    options = {"anchor_generator": generator, "min_size": 64, "max_size": 96, "score_thresh": 0.2, **options}
+    model = kind(TinyBackbone(), 3, **options)
+    excite(model)
+    for layer in model.head.modules():
+        if isinstance(layer, nn.Conv2d) and layer.out_channels == 16:
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+    nn.init.normal_(model.head.classification_head.cls_logits.weight, std=0.2)
+    return model
+
+
+def tiny_batch(device: str = "cpu", dtype: torch.dtype = torch.float32) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
+    """Two images of one size and one of another, the second without boxes."""
+    images = [torch.rand(3, h, w, device=device, dtype=dtype) for h, w in ((64, 96), (64, 96), (64, 70))]
+    targets = []
+    for image, count in zip(images, (5, 0, 3), strict=True):
+        boxes = random_boxes(count, device, low=10, high=50, width=image.shape[-1], height=64).to(dtype)
+        targets.append({"boxes": boxes, "labels": torch.randint(0, 3, (count,), device=device)})
+    return images, targets

