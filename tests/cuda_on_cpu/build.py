@@ -51,6 +51,11 @@ KERNELS = {
         Path("focal_loss/focal_loss_soft.cu"),
     ),
     "nms": (HERE / "kernels_nms.cpp",),
+    "retinanet_loss": (
+        HERE / "kernels_retinanet_loss.cpp",
+        Path("retinanet_loss/retinanet_loss_classification.cu"),
+        Path("retinanet_loss/retinanet_loss_box.cu"),
+    ),
 }
 
 
