@@ -6,6 +6,7 @@ from retina_ops.ops.anchor_matching import match_anchors
 from retina_ops.ops.box_coding import decode_boxes, encode_boxes
 from retina_ops.ops.box_iou import box_iou
 from retina_ops.ops.focal_loss import sigmoid_focal_loss
+from retina_ops.ops.iou_losses import complete_box_iou_loss, distance_box_iou_loss, generalized_box_iou_loss
 from retina_ops.ops.nms import batched_nms, nms, nms_padded
 
 __all__ = [
@@ -13,8 +14,11 @@ __all__ = [
     "batched_nms",
     "box_iou",
     "build_info",
+    "complete_box_iou_loss",
     "decode_boxes",
+    "distance_box_iou_loss",
     "encode_boxes",
+    "generalized_box_iou_loss",
     "match_anchors",
     "nms",
     "nms_padded",

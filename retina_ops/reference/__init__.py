@@ -3,6 +3,22 @@
 from retina_ops.reference.anchor_matching import match_anchors
 from retina_ops.reference.boxes import box_iou, decode_boxes, encode_boxes
 from retina_ops.reference.focal_loss import sigmoid_focal_loss
+from retina_ops.reference.iou_losses import (
+    complete_box_iou_loss,
+    distance_box_iou_loss,
+    generalized_box_iou_loss,
+)
 from retina_ops.reference.nms import batched_nms, nms
 
-__all__ = ["batched_nms", "box_iou", "decode_boxes", "encode_boxes", "match_anchors", "nms", "sigmoid_focal_loss"]
+__all__ = [
+    "batched_nms",
+    "box_iou",
+    "complete_box_iou_loss",
+    "decode_boxes",
+    "distance_box_iou_loss",
+    "encode_boxes",
+    "generalized_box_iou_loss",
+    "match_anchors",
+    "nms",
+    "sigmoid_focal_loss",
+]
