@@ -11,6 +11,7 @@ from boxes import odd_boxes, random_boxes
 from torch import Tensor
 from torchvision.models.detection._utils import BoxCoder
 
+import retina_ops
 from retina_ops import box_iou, decode_boxes, encode_boxes, reference
 
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
@@ -207,6 +208,19 @@ def test_coding_gradcheck_and_gradgradcheck(device: str, weights: tuple[float, .
 
         assert torch.autograd.gradcheck(decode, (codes, proposals))
         assert torch.autograd.gradgradcheck(decode, (codes, proposals))
+
+
+@pytest.mark.parametrize("name", ["encode_boxes", "decode_boxes"])
+def test_second_derivatives_of_a_function_of_codes(device: str, name: str) -> None:
+    """The gradient that comes from above depends on the inputs itself."""
+    boxes, proposals = (b.requires_grad_() for b in pairs(5, device, torch.float64))
+    first = boxes if name == "encode_boxes" else (boxes / 1000).detach().requires_grad_()
+    results = []
+    for module in (retina_ops, reference):
+        result = getattr(module, name)(first, proposals)
+        grads = torch.autograd.grad(result.square().sum(), (first, proposals), create_graph=True)
+        results.append(torch.autograd.grad(sum(g.sin().sum() for g in grads), (first, proposals)))
+    torch.testing.assert_close(results[0], results[1])
 
 
 def test_clipped_coordinates_pass_no_gradient(device: str) -> None:

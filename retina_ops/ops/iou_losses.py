@@ -243,15 +243,14 @@ def _setup_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Ten
 def _backward_backward(ctx: Any, *grad_grads: Tensor) -> tuple[Tensor | None, ...]:
     """Differentiates the plain PyTorch formula, whose graph autograd keeps for yet higher derivatives."""
     with torch.enable_grad():
-        inputs = [t if t.requires_grad else t.detach().requires_grad_() for t in ctx.saved_tensors]
+        # Views: where grad_output depends on the boxes, their derivative must not be taken through it too.
+        inputs = [t.view_as(t) if t.requires_grad else t.detach().requires_grad_() for t in ctx.saved_tensors]
         grad_output, *boxes = inputs
         loss = _FORMULAS[ctx.kind](*boxes, eps=ctx.eps)
         first = torch.autograd.grad(loss, boxes, grad_output.to(loss.dtype).expand_as(loss), create_graph=True)
-        product = sum(
-            (grad * upstream).sum(dtype=loss.dtype)
-            for grad, upstream, flag in zip(first, grad_grads, ctx.wanted, strict=True)
-            if flag
-        )
+        product = loss.new_zeros(())
+        for grad, upstream, flag in zip(first, grad_grads, ctx.wanted, strict=True):
+            product = product + (grad * upstream).sum(dtype=loss.dtype) if flag else product
         second = torch.autograd.grad(product, inputs, create_graph=True, allow_unused=True)
     return *second, None, None, None, None
 
