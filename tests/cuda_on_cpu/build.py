@@ -50,6 +50,7 @@ KERNELS = {
         Path("focal_loss/focal_loss_labels.cu"),  # of csrc
         Path("focal_loss/focal_loss_soft.cu"),
     ),
+    "iou_losses": (HERE / "kernels_iou_losses.cpp",),
     "nms": (HERE / "kernels_nms.cpp",),
 }
 

@@ -17,13 +17,10 @@ struct Runner {
 };
 
 const Runner kRunners[] = {
-    {"focal_loss", run_focal_loss},
-    {"focal_loss_count", run_focal_loss_count},
-    {"scale_gradient", run_scale_gradient},
-    {"box_iou", run_box_iou},
-    {"box_coding", run_box_coding},
-    {"match_anchors", run_match_anchors},
-    {"nms", run_nms},
+    {"focal_loss", run_focal_loss},         {"focal_loss_count", run_focal_loss_count},
+    {"scale_gradient", run_scale_gradient}, {"box_iou", run_box_iou},
+    {"box_coding", run_box_coding},         {"iou_loss", run_iou_loss},
+    {"match_anchors", run_match_anchors},   {"nms", run_nms},
 };
 
 // A folder's name is KERNEL or KERNEL-anything.

@@ -4,16 +4,20 @@ from .anchor_matching import match_anchors
 from .boxes import box_coding, box_iou
 from .common import DTYPES, arithmetic, padded_boxes
 from .focal_loss import count_labels, focal_loss, focal_loss_reduced, scale_gradient
+from .iou_losses import IOU_LOSSES, iou_loss, iou_loss_reduced
 from .nms import nms
 
 __all__ = [
     "DTYPES",
+    "IOU_LOSSES",
     "arithmetic",
     "box_coding",
     "box_iou",
     "count_labels",
     "focal_loss",
     "focal_loss_reduced",
+    "iou_loss",
+    "iou_loss_reduced",
     "match_anchors",
     "nms",
     "padded_boxes",
