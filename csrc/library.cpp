@@ -17,8 +17,12 @@ STABLE_TORCH_LIBRARY(retina_ops, m) {
   // grad *= scale, a scalar tensor; nothing is read or written where scale is 1.
   m.def("scale_gradient_(Tensor(a!) grad, Tensor scale) -> ()");
 
-  // box_iou/: [..., N, 4] and [..., M, 4] to [..., N, M], float32 (float64 for float64).
-  m.def("box_iou(Tensor boxes1, Tensor boxes2) -> Tensor");
+  // box_iou/: [..., N, 4] and [..., M, 4] to [..., N, M], float32 (float64 for float64); kind 0 generalized, 1 distance,
+  // 2 complete, 3 plain. A gradient that is not asked for is an empty tensor.
+  m.def("box_iou(Tensor boxes1, Tensor boxes2, int kind, float eps) -> Tensor");
+  m.def(
+      "box_iou_backward(Tensor grad, Tensor boxes1, Tensor boxes2, int kind, float eps, bool for_boxes1, "
+      "bool for_boxes2) -> (Tensor, Tensor)");
 
   // iou_losses/: boxes1 and boxes2 [..., 4] of one shape; kind 0 generalized, 1 distance, 2 complete. Losses [...],
   // float32 (float64 for float64).

@@ -19,6 +19,7 @@ _OPERATORS = (
     "sigmoid_focal_loss_reduced",
     "scale_gradient_",
     "box_iou",
+    "box_iou_backward",
     "iou_loss",
     "iou_loss_backward",
     "iou_loss_reduced",

@@ -234,7 +234,7 @@ def test_opcheck(device: str) -> None:
     ops = torch.ops.retina_ops
     for grad in (False, True):
         boxes, proposals = (b.double().requires_grad_(grad) for b in pairs(5, device))
-        torch.library.opcheck(ops.box_iou.default, (boxes, proposals))
+        torch.library.opcheck(ops.box_iou.default, (boxes, proposals, 3, 0.0))
         torch.library.opcheck(ops.encode_boxes.default, (boxes, proposals, 1.0, 1.0, 1.0, 1.0))
         torch.library.opcheck(ops.decode_boxes.default, (boxes / 100, proposals, 1.0, 1.0, 1.0, 1.0, 90.0, 80.0))
         upstream = torch.randn_like(boxes).requires_grad_(grad)

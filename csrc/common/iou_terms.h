@@ -23,7 +23,8 @@ enum class IouReading { kLoss, kPairwise };
 
 template <class T>
 struct IouEps {
-  T of_union, of_enclosing, of_alpha;
+  T of_union;  // of the losses alone
+  T of_enclosing, of_alpha;
 };
 
 // atan(w / h) and its slope by w and by h.
@@ -85,8 +86,8 @@ RETINA_OPS_HOST_DEVICE IouTerms<T> iou_terms(const MeasuredBox<T>& measured_a, c
   const T overlap_h = sub_rn(lesser(a.y2, b.y2), greater(a.y1, b.y1));
   const T intersection = box_intersection(a, b);
   const T union_area = sub_rn(add_rn(measured_a.area, measured_b.area), intersection);
-  const T over_union = T(1) / (union_area + eps.of_union);
-  const T iou = kPairwise ? div_rn(intersection, union_area + eps.of_union) : intersection * over_union;
+  const T over_union = T(1) / (kPairwise ? union_area : union_area + eps.of_union);
+  const T iou = kPairwise ? div_rn(intersection, union_area) : intersection * over_union;
 
   // Of 1 - similarity. By the union with I as it is, and by the enclosing box's sides.
   T by_union = iou * over_union;

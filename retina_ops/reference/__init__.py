@@ -1,7 +1,14 @@
 """Every operator in plain PyTorch: the specification, and the baseline of tests and benchmarks."""
 
 from retina_ops.reference.anchor_matching import match_anchors
-from retina_ops.reference.boxes import box_iou, decode_boxes, encode_boxes
+from retina_ops.reference.boxes import (
+    box_iou,
+    complete_box_iou,
+    decode_boxes,
+    distance_box_iou,
+    encode_boxes,
+    generalized_box_iou,
+)
 from retina_ops.reference.focal_loss import sigmoid_focal_loss
 from retina_ops.reference.iou_losses import (
     complete_box_iou_loss,
@@ -13,10 +20,13 @@ from retina_ops.reference.nms import batched_nms, nms
 __all__ = [
     "batched_nms",
     "box_iou",
+    "complete_box_iou",
     "complete_box_iou_loss",
     "decode_boxes",
+    "distance_box_iou",
     "distance_box_iou_loss",
     "encode_boxes",
+    "generalized_box_iou",
     "generalized_box_iou_loss",
     "match_anchors",
     "nms",
