@@ -58,6 +58,7 @@ CASE_RUNNER(run_focal_loss);
 CASE_RUNNER(run_focal_loss_count);
 CASE_RUNNER(run_scale_gradient);
 CASE_RUNNER(run_box_iou);
+CASE_RUNNER(run_box_iou_grad);
 CASE_RUNNER(run_box_coding);
 CASE_RUNNER(run_iou_loss);
 CASE_RUNNER(run_match_anchors);
