@@ -26,8 +26,9 @@ __device__ __forceinline__ T block_sum(T value) {
   return value;
 }
 
-// Sum of `value` over the grid's threads, in an order that the grid's size alone decides: true for one thread, thread 0
-// of the last block to finish, which has the sum in `total`. partial: [gridDim.x]; done: [] zero before and after.
+// Sum of `value` over all threads of the launch, in an order that depends on the launch's shape alone: the last block
+// to finish adds the blocks' sums. True, with the sum in `total`, for one thread of the launch. All threads must call
+// it. partial: [gridDim.x] workspace; done: [] zero before and after.
 template <int kThreads>
 __device__ __forceinline__ bool grid_sum(double value, double* partial, unsigned* done, double& total) {
   RETINA_OPS_SHARED(bool, is_last);
