@@ -135,6 +135,8 @@ def wide_accesses(name: str) -> tuple[str, ...]:
         return LOAD, STORE
     if template == "focal_loss_reduced_kernel":
         return (LOAD, STORE) if arguments.endswith("true>") else (LOAD,)
+    if template == "retinanet_classification_kernel":
+        return LOAD, STORE
     if template == "box_coding_kernel" and arguments.startswith(("float, float", "double, double")):
         return LOAD, STORE
     return ()

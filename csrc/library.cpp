@@ -17,8 +17,24 @@ STABLE_TORCH_LIBRARY(retina_ops, m) {
   // grad *= scale, a scalar tensor; nothing is read or written where scale is 1.
   m.def("scale_gradient_(Tensor(a!) grad, Tensor scale) -> ()");
 
-  // box_iou/: [..., N, 4] and [..., M, 4] to [..., N, M], float32 (float64 for float64).
-  m.def("box_iou(Tensor boxes1, Tensor boxes2) -> Tensor");
+  // box_iou/: [..., N, 4] and [..., M, 4] to [..., N, M], float32 (float64 for float64); kind 0 generalized, 1 distance,
+  // 2 complete, 3 plain. A gradient that is not asked for is an empty tensor.
+  m.def("box_iou(Tensor boxes1, Tensor boxes2, int kind, float eps) -> Tensor");
+  m.def(
+      "box_iou_backward(Tensor grad, Tensor boxes1, Tensor boxes2, int kind, float eps, bool for_boxes1, "
+      "bool for_boxes2) -> (Tensor, Tensor)");
+
+  // iou_losses/: boxes1 and boxes2 [..., 4] of one shape; kind 0 generalized, 1 distance, 2 complete. Losses [...],
+  // float32 (float64 for float64).
+  m.def("iou_loss(Tensor boxes1, Tensor boxes2, int kind, float eps) -> Tensor");
+  // grad_output is one number a pair, or a scalar tensor; a gradient that is not asked for is an empty tensor.
+  m.def(
+      "iou_loss_backward(Tensor grad_output, Tensor boxes1, Tensor boxes2, int kind, float eps, bool for_boxes1, "
+      "bool for_boxes2) -> (Tensor, Tensor)");
+  // Sum or mean (0 for no boxes), and the gradients asked for in the same pass.
+  m.def(
+      "iou_loss_reduced(Tensor boxes1, Tensor boxes2, int kind, float eps, bool mean, bool for_boxes1, "
+      "bool for_boxes2) -> (Tensor, Tensor, Tensor)");
 
   // box_coding/: boxes are [..., 4]; those of the second argument may lack leading dimensions of the first's.
   m.def("encode_boxes(Tensor reference_boxes, Tensor proposals, float wx, float wy, float ww, float wh) -> Tensor");

@@ -37,3 +37,11 @@ def boxes_at_iou(count: int, iou: float, device: str = "cpu") -> Tensor:
     right = torch.stack([shift * scale, zero, shift * scale + scale, scale], dim=1)
     move = torch.randint(0, 64, (count, 1), device=device) * 1000.0 * torch.tensor([1.0, 0, 1, 0], device=device)
     return torch.stack([left + move, right + move], dim=1).reshape(-1, 4)
+
+
+def grid_pairs(device: str = "cpu") -> tuple[Tensor, Tensor]:
+    """Every pair [n, 4] of boxes with corners on a 3 x 3 grid: equal, touching, nested, apart, flat, or points."""
+    corners = torch.cartesian_prod(*[torch.tensor([0.0, 1.0, 2.5])] * 4)
+    boxes = corners[(corners[:, 0] <= corners[:, 2]) & (corners[:, 1] <= corners[:, 3])].double().to(device)
+    count = len(boxes)
+    return boxes.repeat_interleave(count, dim=0), boxes.repeat(count, 1)

@@ -11,6 +11,7 @@ from requirements import SHARED_DATA, require
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--schedules", type=int, default=20, help="random schedules of the emulated CUDA kernels")
+    parser.addoption("--parts", nargs="+", help="rooms whose emulated CUDA kernels are compiled; default: all")
     parser.addoption(
         "--variants", nargs="+", default=["sanitizers", "races"], help="how the emulated CUDA kernels are compiled"
     )

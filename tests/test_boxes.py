@@ -11,6 +11,7 @@ from boxes import odd_boxes, random_boxes
 from torch import Tensor
 from torchvision.models.detection._utils import BoxCoder
 
+import retina_ops
 from retina_ops import box_iou, decode_boxes, encode_boxes, reference
 
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
@@ -209,6 +210,19 @@ def test_coding_gradcheck_and_gradgradcheck(device: str, weights: tuple[float, .
         assert torch.autograd.gradgradcheck(decode, (codes, proposals))
 
 
+@pytest.mark.parametrize("name", ["encode_boxes", "decode_boxes"])
+def test_second_derivatives_of_a_function_of_codes(device: str, name: str) -> None:
+    """The gradient that comes from above depends on the inputs itself."""
+    boxes, proposals = (b.requires_grad_() for b in pairs(5, device, torch.float64))
+    first = boxes if name == "encode_boxes" else (boxes / 1000).detach().requires_grad_()
+    results = []
+    for module in (retina_ops, reference):
+        result = getattr(module, name)(first, proposals)
+        grads = torch.autograd.grad(result.square().sum(), (first, proposals), create_graph=True)
+        results.append(torch.autograd.grad(sum(g.sin().sum() for g in grads), (first, proposals)))
+    torch.testing.assert_close(results[0], results[1])
+
+
 def test_clipped_coordinates_pass_no_gradient(device: str) -> None:
     proposals = torch.tensor([[10.0, 10, 30, 30], [90, 90, 120, 120]], device=device)
     codes = torch.zeros(2, 4, device=device, requires_grad=True)
@@ -220,7 +234,7 @@ def test_opcheck(device: str) -> None:
     ops = torch.ops.retina_ops
     for grad in (False, True):
         boxes, proposals = (b.double().requires_grad_(grad) for b in pairs(5, device))
-        torch.library.opcheck(ops.box_iou.default, (boxes, proposals))
+        torch.library.opcheck(ops.box_iou.default, (boxes, proposals, 3, 0.0))
         torch.library.opcheck(ops.encode_boxes.default, (boxes, proposals, 1.0, 1.0, 1.0, 1.0))
         torch.library.opcheck(ops.decode_boxes.default, (boxes / 100, proposals, 1.0, 1.0, 1.0, 1.0, 90.0, 80.0))
         upstream = torch.randn_like(boxes).requires_grad_(grad)

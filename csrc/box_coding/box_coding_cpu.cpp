@@ -5,57 +5,22 @@
 #include <algorithm>
 
 #include "box_coding/box_coding.h"
+#include "common/box_planes.h"
 #include "common/isa.h"
 
 namespace retina_ops {
 namespace {
 
-constexpr int kBoxes = 64;  // a block
-constexpr int kValues = 4 * kBoxes;
+constexpr int kBoxes = kPlaneBoxes;  // a block
 
-// The coordinates of a block of boxes, or its deltas: one array each.
 template <class T>
-struct Planes {
-  alignas(64) T a[kBoxes];
-  alignas(64) T b[kBoxes];
-  alignas(64) T c[kBoxes];
-  alignas(64) T d[kBoxes];
-
-  RETINA_OPS_HOST_DEVICE void load(const void* from, Dtype dtype, int64_t first, int boxes) {
-    alignas(64) T values[kValues];
-    load_block<kValues>(from, dtype, 4 * first, values, 4 * boxes);
-    for (int i = 0; i < kBoxes; ++i) {
-      a[i] = values[4 * i];
-      b[i] = values[4 * i + 1];
-      c[i] = values[4 * i + 2];
-      d[i] = values[4 * i + 3];
-    }
-  }
-  RETINA_OPS_HOST_DEVICE void store(void* to, Dtype dtype, int64_t first, int boxes) const {
-    alignas(64) T values[kValues];
-    for (int i = 0; i < kBoxes; ++i) {
-      values[4 * i] = a[i];
-      values[4 * i + 1] = b[i];
-      values[4 * i + 2] = c[i];
-      values[4 * i + 3] = d[i];
-    }
-    store_block<kValues>(to, dtype, 4 * first, values, 4 * boxes);
-  }
-  RETINA_OPS_HOST_DEVICE Box<T> box(int i) const { return {a[i], b[i], c[i], d[i]}; }
-  RETINA_OPS_HOST_DEVICE Deltas<T> deltas(int i) const { return {a[i], b[i], c[i], d[i]}; }
-  RETINA_OPS_HOST_DEVICE void put(int i, const Box<T>& box) {
-    a[i] = box.x1;
-    b[i] = box.y1;
-    c[i] = box.x2;
-    d[i] = box.y2;
-  }
-  RETINA_OPS_HOST_DEVICE void put(int i, const Deltas<T>& deltas) {
-    a[i] = deltas.dx;
-    b[i] = deltas.dy;
-    c[i] = deltas.dw;
-    d[i] = deltas.dh;
-  }
-};
+RETINA_OPS_HOST_DEVICE Deltas<T> deltas_of(const Planes<T>& planes, int i) {
+  return {planes.a[i], planes.b[i], planes.c[i], planes.d[i]};
+}
+template <class T>
+RETINA_OPS_HOST_DEVICE void put_deltas(Planes<T>& planes, int i, const Deltas<T>& deltas) {
+  planes.put(i, Box<T>{deltas.dx, deltas.dy, deltas.dw, deltas.dh});
+}
 
 template <class T>
 struct Block {
@@ -67,20 +32,20 @@ RETINA_OPS_HOST_DEVICE void compute(const BoxCoding<T>& coding, Block<T>& block)
   for (int i = 0; i < kBoxes; ++i) {
     const Box<T> proposal = block.proposals.box(i);
     if constexpr (kOp == BoxCodingOp::kEncode) {
-      block.out.put(i, encode_box<T, Math>(coding, block.codes.box(i), proposal));
+      put_deltas(block.out, i, encode_box<T, Math>(coding, block.codes.box(i), proposal));
     } else if constexpr (kOp == BoxCodingOp::kDecode) {
-      block.out.put(i, decode_box<T, Math>(coding, block.codes.deltas(i), proposal));
+      block.out.put(i, decode_box<T, Math>(coding, deltas_of(block.codes, i), proposal));
     } else if constexpr (kOp == BoxCodingOp::kEncodeBackward) {
       Box<T> for_box, for_proposal;
-      encode_box_backward(coding, block.grad.deltas(i), block.codes.box(i), proposal, for_box, for_proposal);
+      encode_box_backward(coding, deltas_of(block.grad, i), block.codes.box(i), proposal, for_box, for_proposal);
       block.out.put(i, for_box);
       block.out2.put(i, for_proposal);
     } else {
       Deltas<T> for_deltas;
       Box<T> for_proposal;
-      decode_box_backward<T, Math>(coding, block.grad.box(i), block.codes.deltas(i), proposal, for_deltas,
+      decode_box_backward<T, Math>(coding, block.grad.box(i), deltas_of(block.codes, i), proposal, for_deltas,
                                    for_proposal);
-      block.out.put(i, for_deltas);
+      put_deltas(block.out, i, for_deltas);
       block.out2.put(i, for_proposal);
     }
   }

@@ -1,7 +1,8 @@
-// Pairwise IoU over a range of rows of plain memory, on the CPU. No torch.
+// Pairwise IoU, of every kind, and its gradient over ranges of plain memory, on the CPU. No torch.
 #pragma once
 
 #include "common/half_block.h"
+#include "common/iou_terms.h"
 
 namespace retina_ops {
 
@@ -12,10 +13,41 @@ struct BoxIouProblem {
   Dtype dtype;
   int64_t n;
   int64_t m;
-  void* iou;  // [batch, n, m] float32 or float64
+  void* iou;  // [batch, n, m] float32 or float64; of a backward: null
+  IouKind kind = IouKind::kPlain;
+  double eps = 0.0;  // of kDistance and kComplete
 };
+
+template <class T>
+IouEps<T> pairwise_eps(const BoxIouProblem& problem) {
+  return {T(0), static_cast<T>(problem.eps), static_cast<T>(problem.eps)};
+}
 
 // Rows [begin, end) of the batch * n rows.
 void box_iou_range(const BoxIouProblem& problem, int64_t begin, int64_t end);
+
+// The gradient comes from tiles of kGradRows x kGradColumns pairs: each gives partial sums for its rows and its
+// columns, which are then added in order. So sums depend neither on threads nor on the order of the tiles.
+constexpr int64_t kGradRows = 64;
+constexpr int64_t kGradColumns = 1024;
+
+struct BoxIouGradProblem {
+  BoxIouProblem forward;
+  const void* grad;  // [batch, n, m] as the output: the gradient from above
+  int64_t batch;
+  double* row_sums;     // [column tiles, batch * n, 4] workspace, or null: no gradient by boxes1
+  double* column_sums;  // [row tiles, batch * m, 4] workspace, or null: no gradient by boxes2
+
+  int64_t row_tiles() const { return (forward.n + kGradRows - 1) / kGradRows; }
+  int64_t column_tiles() const { return (forward.m + kGradColumns - 1) / kGradColumns; }
+  int64_t tiles() const { return batch * row_tiles() * column_tiles(); }
+};
+
+// Tiles [begin, end).
+void box_iou_grad_range(const BoxIouGradProblem& problem, int64_t begin, int64_t end);
+
+// values[i] of `dtype` = the sum of sums[tile][i] over the tiles, for i in [begin, end) of `count`.
+void add_tiles_range(const double* sums, int64_t tiles, int64_t count, void* values, Dtype dtype, int64_t begin,
+                     int64_t end);
 
 }  // namespace retina_ops

@@ -1,10 +1,11 @@
-// Pairwise IoU on CUDA. No torch.
+// Pairwise IoU, of every kind, on CUDA. No torch.
 //
 // Floor: the output, 4 bytes a pair. A block computes kIouRows rows of a tile of columns: a thread keeps its kPack
-// columns in registers, the rows come from shared memory, and every store is one 16-byte access where m allows it.
+// columns in registers, the rows come from shared memory, and every store is one 16-byte access where m allows it. What
+// a box needs of itself alone, its area and its aspect's angle, is computed once a block.
 #pragma once
 
-#include "common/box.h"
+#include "common/iou_terms.h"
 #include "common/vector.cuh"
 
 namespace retina_ops {
@@ -22,12 +23,12 @@ __device__ __forceinline__ Box<ArithmeticOf<T>> load_box(const T* boxes, int64_t
 // boxes1: [batch, n, 4]; boxes2: [batch, m, 4]; iou: [batch, n, m]. first_block is added to the block's index, 0 but in
 // tests of large indices.
 // launch: batch * ceil(n / kIouRows) * ceil(m / (kIouThreads * kPack)) blocks of kIouThreads.
-template <class T, int kPack>
-__global__ void __launch_bounds__(kIouThreads) box_iou_kernel(const T* boxes1, const T* boxes2, int64_t n, int64_t m,
-                                                              ArithmeticOf<T>* iou, bool aligned, int64_t first_block) {
+template <class T, IouKind K, int kPack>
+__global__ void __launch_bounds__(kIouThreads)
+    box_iou_kernel(const T* boxes1, const T* boxes2, int64_t n, int64_t m, IouEps<ArithmeticOf<T>> eps,
+                   ArithmeticOf<T>* iou, bool aligned, int64_t first_block) {
   using A = ArithmeticOf<T>;
-  RETINA_OPS_SHARED(Box<A>[kIouRows], rows);
-  RETINA_OPS_SHARED(A[kIouRows], areas);
+  RETINA_OPS_SHARED(MeasuredBox<A>[kIouRows], rows);
   const int64_t column_tiles = ceil_div<int64_t>(m, kIouThreads * kPack);
   const int64_t row_tiles = ceil_div<int64_t>(n, kIouRows);
   const int64_t block = first_block + static_cast<int64_t>(blockIdx.x);
@@ -37,16 +38,13 @@ __global__ void __launch_bounds__(kIouThreads) box_iou_kernel(const T* boxes1, c
   const int64_t row = (row_tile - image * row_tiles) * kIouRows;
   const int count = static_cast<int>(n - row < kIouRows ? n - row : kIouRows);
   if (threadIdx.x < static_cast<unsigned>(count)) {
-    const Box<A> box = load_box(boxes1, image * n + row + threadIdx.x, aligned);
-    rows[threadIdx.x] = box;
-    areas[threadIdx.x] = box_area(box);
+    rows[threadIdx.x] = measured<K, A, FusedMath>(load_box(boxes1, image * n + row + threadIdx.x, aligned));
   }
-  Box<A> mine[kPack];
-  A mine_area[kPack];
+  MeasuredBox<A> mine[kPack];
 #pragma unroll
   for (int i = 0; i < kPack; ++i) {
-    mine[i] = column + i < m ? load_box(boxes2, image * m + column + i, aligned) : Box<A>{A(0), A(0), A(0), A(0)};
-    mine_area[i] = box_area(mine[i]);
+    const Box<A> none{A(0), A(0), A(0), A(0)};
+    mine[i] = measured<K, A, FusedMath>(column + i < m ? load_box(boxes2, image * m + column + i, aligned) : none);
   }
   __syncthreads();
   if (column >= m) return;
@@ -54,7 +52,9 @@ __global__ void __launch_bounds__(kIouThreads) box_iou_kernel(const T* boxes1, c
   for (int r = 0; r < count; ++r) {
     A values[kPack];
 #pragma unroll
-    for (int i = 0; i < kPack; ++i) values[i] = box_iou(rows[r], areas[r], mine[i], mine_area[i]);
+    for (int i = 0; i < kPack; ++i) {
+      values[i] = iou_terms<K, IouReading::kPairwise, A, FusedMath>(rows[r], mine[i], eps).value;
+    }
     store_pack(out + r * m, m - column, kPack > 1, values);
   }
 }

@@ -1,4 +1,4 @@
-// box_iou for CPU tensors: threads and registration.
+// box_iou and its gradient for CPU tensors: threads and registration.
 #include "box_iou/box_iou_op.h"
 
 #include <torch/csrc/stable/library.h>
@@ -11,19 +11,43 @@ namespace retina_ops {
 namespace {
 
 constexpr int64_t kPairsPerThread = 32768;  // fewer are not worth a thread
+constexpr int64_t kSumsPerThread = 4096;
 
-Tensor box_iou_cpu(const Tensor& boxes1, const Tensor& boxes2) {
-  const BoxIouCall call = check_box_iou(boxes1, boxes2);
-  cpu_isa();  // a bad RETINA_OPS_ISA is an error here, not inside a thread
-  if (call.problem.m == 0) return call.iou;
-  const int64_t rows_per_thread = std::max<int64_t>(1, kPairsPerThread / call.problem.m);
-  torch::stable::parallel_for(0, call.batch * call.problem.n, rows_per_thread,
-                              [&](int64_t begin, int64_t end) { box_iou_range(call.problem, begin, end); });
-  return call.iou;
-}
+struct Cpu {
+  static constexpr int64_t kGradRows = retina_ops::kGradRows;
+  static constexpr int64_t kGradColumns = retina_ops::kGradColumns;
+
+  static void forward(const BoxIouCall& call) {
+    cpu_isa();  // a bad RETINA_OPS_ISA is an error here, not inside a thread
+    const int64_t rows_per_thread = std::max<int64_t>(1, kPairsPerThread / call.problem.m);
+    torch::stable::parallel_for(0, call.batch * call.problem.n, rows_per_thread,
+                                [&](int64_t begin, int64_t end) { box_iou_range(call.problem, begin, end); });
+  }
+
+  static void backward(const BoxIouCall& call, const BoxIouGradProblem& problem, void* grad1, void* grad2) {
+    cpu_isa();
+    torch::stable::parallel_for(0, problem.tiles(), 1,
+                                [&](int64_t begin, int64_t end) { box_iou_grad_range(problem, begin, end); });
+    add_tiles(problem.row_sums, problem.column_tiles(), call.boxes1.numel(), grad1, call.problem.dtype);
+    add_tiles(problem.column_sums, problem.row_tiles(), call.boxes2.numel(), grad2, call.problem.dtype);
+  }
+
+ private:
+  static void add_tiles(const double* sums, int64_t tiles, int64_t count, void* values, Dtype dtype) {
+    if (values == nullptr) return;
+    torch::stable::parallel_for(0, count, kSumsPerThread, [&](int64_t begin, int64_t end) {
+      add_tiles_range(sums, tiles, count, values, dtype, begin, end);
+    });
+  }
+};
+
+using Operators = BoxIouOperators<Cpu>;
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY_IMPL(retina_ops, CPU, m) { m.impl("box_iou", TORCH_BOX(&box_iou_cpu)); }
+STABLE_TORCH_LIBRARY_IMPL(retina_ops, CPU, m) {
+  m.impl("box_iou", TORCH_BOX(&Operators::forward));
+  m.impl("box_iou_backward", TORCH_BOX(&Operators::backward));
+}
 
 }  // namespace retina_ops

@@ -1,6 +1,7 @@
-// box_iou for CUDA tensors: launches and registration.
+// box_iou and its gradient for CUDA tensors: launches and registration.
 #include <torch/csrc/stable/library.h>
 
+#include "box_iou/box_iou_grad_kernels.cuh"
 #include "box_iou/box_iou_launch.cuh"
 #include "box_iou/box_iou_op.h"
 #include "common/cuda_op.cuh"
@@ -8,17 +9,32 @@
 namespace retina_ops {
 namespace {
 
-Tensor box_iou_cuda(const Tensor& boxes1, const Tensor& boxes2) {
-  const torch::stable::accelerator::DeviceGuard guard(boxes1.get_device_index());
-  const BoxIouCall call = check_box_iou(boxes1, boxes2);
-  if (call.iou.numel() == 0) return call.iou;
-  launch_box_iou(call.problem, 0, call.batch, current_stream(boxes1));
-  RETINA_OPS_LAUNCH_CHECK();
-  return call.iou;
-}
+using torch::stable::accelerator::DeviceGuard;
+
+struct Cuda {
+  static constexpr int64_t kGradRows = kIouGradRows;
+  static constexpr int64_t kGradColumns = kIouThreads;
+
+  static void forward(const BoxIouCall& call) {
+    const DeviceGuard guard(call.boxes1.get_device_index());
+    launch_box_iou(call.problem, 0, call.batch, current_stream(call.boxes1));
+    RETINA_OPS_LAUNCH_CHECK();
+  }
+
+  static void backward(const BoxIouCall& call, const BoxIouGradProblem& problem, void* grad1, void* grad2) {
+    const DeviceGuard guard(call.boxes1.get_device_index());
+    launch_box_iou_grad(problem, 0, grad1, grad2, current_stream(call.boxes1));
+    RETINA_OPS_LAUNCH_CHECK();
+  }
+};
+
+using Operators = BoxIouOperators<Cuda>;
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY_IMPL(retina_ops, CUDA, m) { m.impl("box_iou", TORCH_BOX(&box_iou_cuda)); }
+STABLE_TORCH_LIBRARY_IMPL(retina_ops, CUDA, m) {
+  m.impl("box_iou", TORCH_BOX(&Operators::forward));
+  m.impl("box_iou_backward", TORCH_BOX(&Operators::backward));
+}
 
 }  // namespace retina_ops

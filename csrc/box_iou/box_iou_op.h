@@ -1,9 +1,11 @@
-// What the CPU and the CUDA entries of box_iou share: argument checks, the output, and the problem they describe.
+// What the CPU and the CUDA entries of box_iou share: argument checks, outputs, and the problems
+// they describe.
 #pragma once
 
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 
+#include <tuple>
 #include <vector>
 
 #include "box_iou/box_iou_cpu.h"
@@ -12,17 +14,17 @@
 
 namespace retina_ops {
 
-// The arguments of one call after the checks, contiguous, with the output allocated.
+// The arguments of one call after the checks, contiguous.
 struct BoxIouCall {
   Tensor boxes1;
   Tensor boxes2;
-  Tensor iou;
-  BoxIouProblem problem;
+  std::vector<int64_t> shape;  // [..., n, m]
   int64_t batch;
+  BoxIouProblem problem;
 };
 
-inline BoxIouCall check_box_iou(const Tensor& boxes1, const Tensor& boxes2) {
-  const char* op = "box_iou";
+// The call without its output.
+inline BoxIouCall check_box_iou(const char* op, const Tensor& boxes1, const Tensor& boxes2, int64_t kind, double eps) {
   check_floating(op, "boxes1", boxes1);
   check(boxes1.scalar_type() == boxes2.scalar_type(), op, ": boxes1 and boxes2 must have one dtype, got ",
         dtype_name(boxes1.scalar_type()), " and ", dtype_name(boxes2.scalar_type()));
@@ -42,11 +44,66 @@ inline BoxIouCall check_box_iou(const Tensor& boxes1, const Tensor& boxes2) {
   const int64_t m = boxes2.size(dims - 2);
   shape.push_back(n);
   shape.push_back(m);
-  BoxIouCall call{torch::stable::contiguous(boxes1), torch::stable::contiguous(boxes2),
-                  torch::stable::new_empty(boxes1, shape, accumulate_dtype(boxes1)), BoxIouProblem{}, batch};
-  call.problem = BoxIouProblem{call.boxes1.const_data_ptr(), call.boxes2.const_data_ptr(), dtype_of(boxes1), n, m,
-                               call.iou.mutable_data_ptr()};
+  check(kind >= 0 && kind <= 3, op, ": kind must be 0 (generalized), 1 (distance), 2 (complete) or 3 (plain), got ",
+        kind);
+  BoxIouCall call{torch::stable::contiguous(boxes1), torch::stable::contiguous(boxes2), shape, batch, BoxIouProblem{}};
+  call.problem = BoxIouProblem{call.boxes1.const_data_ptr(),
+                               call.boxes2.const_data_ptr(),
+                               dtype_of(boxes1),
+                               n,
+                               m,
+                               nullptr,
+                               static_cast<IouKind>(kind),
+                               eps};
   return call;
 }
+
+// The operators, for a backend that computes an output by Backend::forward(call) and gradients by
+// Backend::backward(call, problem, grad1, grad2), whose workspace it is handed; an absent gradient is null.
+template <class Backend>
+struct BoxIouOperators {
+  static Tensor forward(const Tensor& boxes1, const Tensor& boxes2, int64_t kind, double eps) {
+    BoxIouCall call = check_box_iou("box_iou", boxes1, boxes2, kind, eps);
+    Tensor iou = torch::stable::new_empty(boxes1, call.shape, accumulate_dtype(boxes1));
+    call.problem.iou = iou.mutable_data_ptr();
+    if (iou.numel() > 0) Backend::forward(call);
+    return iou;
+  }
+
+  static std::tuple<Tensor, Tensor> backward(const Tensor& grad, const Tensor& boxes1, const Tensor& boxes2,
+                                             int64_t kind, double eps, bool for_boxes1, bool for_boxes2) {
+    const char* op = "box_iou_backward";
+    const BoxIouCall call = check_box_iou(op, boxes1, boxes2, kind, eps);
+    bool fits =
+        grad.dim() == boxes1.dim() && grad.scalar_type() == accumulate_dtype(boxes1) && same_device(grad, boxes1);
+    for (int64_t dim = 0; fits && dim < grad.dim(); ++dim) {
+      fits = grad.size(dim) == call.shape[static_cast<size_t>(dim)];
+    }
+    check(fits, op, ": grad must be ", dtype_name(accumulate_dtype(boxes1)), " [..., N, M] on the boxes' device, got ",
+          shape_string(grad), " ", dtype_name(grad.scalar_type()), " for boxes ", shape_string(boxes1), " and ",
+          shape_string(boxes2));
+    const Tensor upstream = torch::stable::contiguous(grad);
+    BoxIouGradProblem problem{call.problem, upstream.const_data_ptr(), call.batch, nullptr, nullptr};
+    Tensor grad1 = new_gradient(call.boxes1, for_boxes1), grad2 = new_gradient(call.boxes2, for_boxes2);
+    Tensor row_sums = new_sums(call.boxes1, for_boxes1, Backend::kGradColumns, call.problem.m);
+    Tensor column_sums = new_sums(call.boxes2, for_boxes2, Backend::kGradRows, call.problem.n);
+    if (for_boxes1) problem.row_sums = row_sums.mutable_data_ptr<double>();
+    if (for_boxes2) problem.column_sums = column_sums.mutable_data_ptr<double>();
+    Backend::backward(call, problem, for_boxes1 ? grad1.mutable_data_ptr() : nullptr,
+                      for_boxes2 ? grad2.mutable_data_ptr() : nullptr);
+    return {grad1, grad2};
+  }
+
+ private:
+  static Tensor new_gradient(const Tensor& boxes, bool wanted) {
+    return torch::stable::new_empty(
+        boxes, wanted ? std::vector<int64_t>(boxes.sizes().begin(), boxes.sizes().end()) : std::vector<int64_t>{0});
+  }
+  // [tiles, boxes, 4] sums over the other boxes, `others` of them in tiles of `tile`.
+  static Tensor new_sums(const Tensor& boxes, bool wanted, int64_t tile, int64_t others) {
+    const int64_t tiles = wanted ? (others + tile - 1) / tile : 0;
+    return torch::stable::new_empty(boxes, {tiles * boxes.numel()}, ScalarType::Double);
+  }
+};
 
 }  // namespace retina_ops

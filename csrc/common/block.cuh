@@ -26,4 +26,27 @@ __device__ __forceinline__ T block_sum(T value) {
   return value;
 }
 
+// Sum of `value` over all threads of the launch, in an order that depends on the launch's shape alone: the last block
+// to finish adds the blocks' sums. True, with the sum in `total`, for one thread of the launch. All threads must call
+// it. partial: [gridDim.x] workspace; done: [] zero before and after.
+template <int kThreads>
+__device__ __forceinline__ bool grid_sum(double value, double* partial, unsigned* done, double& total) {
+  RETINA_OPS_SHARED(bool, is_last);
+  value = block_sum<kThreads>(value);
+  if (threadIdx.x == 0) {
+    partial[blockIdx.x] = value;
+    __threadfence();
+    is_last = atomicAdd(done, 1u) == gridDim.x - 1;
+  }
+  __syncthreads();
+  if (!is_last) return false;
+  __threadfence();
+  value = 0.0;
+  for (unsigned i = threadIdx.x; i < gridDim.x; i += kThreads) value += partial[i];
+  total = block_sum<kThreads>(value);
+  if (threadIdx.x != 0) return false;
+  *done = 0;
+  return true;
+}
+
 }  // namespace retina_ops

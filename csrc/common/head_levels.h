@@ -44,4 +44,13 @@ struct HeadLevels {
 // Levels begin at multiples of this many elements in the array of all levels, so that 16-byte accesses stay aligned.
 constexpr int64_t kLevelAlignment = 64;
 
+// Where a level ends in the array of all levels, and how many elements lie between it and the next.
+inline int64_t level_end(const HeadLevels& levels, int number) {
+  const HeadLevel& level = levels.level[number];
+  return level.start + levels.batch * level.anchors() * levels.channels;
+}
+inline int64_t level_gap(const HeadLevels& levels, int number) {
+  return (kLevelAlignment - level_end(levels, number) % kLevelAlignment) % kLevelAlignment;
+}
+
 }  // namespace retina_ops

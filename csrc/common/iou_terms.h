@@ -7,9 +7,9 @@
 //   distance     I / U - P / D                  Zheng et al. 2020, "Distance-IoU Loss", equation (6)
 //   complete     distance - alpha v             the same, equations (8) to (11); v = (2 A / pi)^2 and
 //                                               alpha = v / (1 - I / U + v + eps), a constant in the gradient
-// each denominator with an eps of its own. There are torchvision's two readings: the losses of matched boxes, which
-// pass no gradient through I unless the boxes overlap, and the pairwise similarities, which clamp sides at 0 and pass
-// the gradient of a side that is 0. Equal coordinates share the gradient of a minimum or maximum, as autograd has it.
+// each denominator with an eps of its own. There are torchvision's two readings: the losses of matched boxes, and the
+// pairwise similarities, which clamp the enclosing box's sides at 0. Gradients are autograd's: equal coordinates share
+// that of a minimum or maximum, and boxes that do not overlap have none through I.
 // The slope of atan(w / h) is (h, -w) / (w^2 + h^2), finite at h = 0 too.
 #pragma once
 
@@ -23,7 +23,8 @@ enum class IouReading { kLoss, kPairwise };
 
 template <class T>
 struct IouEps {
-  T of_union, of_enclosing, of_alpha;
+  T of_union;  // of the losses alone
+  T of_enclosing, of_alpha;
 };
 
 // atan(w / h) and its slope by w and by h.
@@ -85,8 +86,8 @@ RETINA_OPS_HOST_DEVICE IouTerms<T> iou_terms(const MeasuredBox<T>& measured_a, c
   const T overlap_h = sub_rn(lesser(a.y2, b.y2), greater(a.y1, b.y1));
   const T intersection = box_intersection(a, b);
   const T union_area = sub_rn(add_rn(measured_a.area, measured_b.area), intersection);
-  const T over_union = T(1) / (union_area + eps.of_union);
-  const T iou = kPairwise ? div_rn(intersection, union_area + eps.of_union) : intersection * over_union;
+  const T over_union = T(1) / (kPairwise ? union_area : union_area + eps.of_union);
+  const T iou = kPairwise ? div_rn(intersection, union_area) : intersection * over_union;
 
   // Of 1 - similarity. By the union with I as it is, and by the enclosing box's sides.
   T by_union = iou * over_union;
@@ -132,18 +133,16 @@ RETINA_OPS_HOST_DEVICE IouTerms<T> iou_terms(const MeasuredBox<T>& measured_a, c
       terms.value = iou - penalty;
     }
     if constexpr (kPairwise) {
-      by_enclosing_w = reach_w < T(0) ? T(0) : by_enclosing_w;
-      by_enclosing_h = reach_h < T(0) ? T(0) : by_enclosing_h;
+      by_enclosing_w = reach_w > T(0) ? by_enclosing_w : T(0);
+      by_enclosing_h = reach_h > T(0) ? by_enclosing_h : T(0);
     }
   }
   if constexpr (!kPairwise) terms.value = T(1) - terms.value;
 
   const T by_intersection = -(over_union + by_union);
   const bool overlaps = overlap_w > T(0) && overlap_h > T(0);
-  const bool passes_w = kPairwise ? overlap_w >= T(0) : overlaps;
-  const bool passes_h = kPairwise ? overlap_h >= T(0) : overlaps;
-  const T by_overlap_w = passes_w ? by_intersection * (overlap_h > T(0) ? overlap_h : T(0)) : T(0);
-  const T by_overlap_h = passes_h ? by_intersection * (overlap_w > T(0) ? overlap_w : T(0)) : T(0);
+  const T by_overlap_w = overlaps ? by_intersection * overlap_h : T(0);
+  const T by_overlap_h = overlaps ? by_intersection * overlap_w : T(0);
   T a_w = by_union * (a.y2 - a.y1), a_h = by_union * (a.x2 - a.x1);
   T b_w = by_union * (b.y2 - b.y1), b_h = by_union * (b.x2 - b.x1);
   if constexpr (K == IouKind::kComplete) {

@@ -40,6 +40,11 @@ __device__ __forceinline__ __nv_bfloat16 from_arithmetic<__nv_bfloat16>(float va
   return __float2bfloat16_rn(value);
 }
 
+template <class T>
+__device__ __forceinline__ T not_a_number() {
+  return static_cast<T>(nanf(""));
+}
+
 // The widest access that divides a number of bytes.
 template <int kBytes>
 using WordOf = std::conditional_t<kBytes % 16 == 0, uint4, std::conditional_t<kBytes % 8 == 0, uint2, uint32_t>>;

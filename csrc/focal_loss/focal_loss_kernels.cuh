@@ -6,6 +6,7 @@
 #pragma once
 
 #include "common/block.cuh"
+#include "common/divider.cuh"
 #include "common/vector.cuh"
 #include "focal_loss/focal_loss.h"
 
@@ -17,26 +18,6 @@ constexpr int kFocalResidentBlocks = 3;  // of the reducing kernel: 80 registers
 template <Gamma G, int kOrder>
 constexpr int kFocalElementBlocks = G == Gamma::kAny || kOrder == 2 ? 2 : 3;
 constexpr int64_t kFocalMaxBlocks = 2048;  // of the reducing kernel: fixed, so that sums do not depend on the device
-
-// n / d without a division: a multiplication by floor((2^64 - 1) / d) is at most two too small, for every n >= 0.
-struct Divider {
-  int64_t divisor;
-  uint64_t multiplier;
-
-  static Divider of(int64_t divisor) { return Divider{divisor, ~uint64_t(0) / static_cast<uint64_t>(divisor)}; }
-
-  __device__ __forceinline__ int64_t operator()(int64_t n) const {
-    int64_t quotient = static_cast<int64_t>(__umul64hi(static_cast<uint64_t>(n), multiplier));
-    int64_t rest = n - quotient * divisor;
-#pragma unroll
-    for (int step = 0; step < 2; ++step) {
-      const bool more = rest >= divisor;
-      quotient += more ? 1 : 0;
-      rest -= more ? divisor : 0;
-    }
-    return quotient;
-  }
-};
 
 // One call of the operator. Arrays are contiguous.
 template <class T, class TargetT>
@@ -61,11 +42,6 @@ struct FocalKernelArguments {
 // Logits in one 16-byte access.
 template <class T>
 constexpr int kFocalPack = 16 / sizeof(T);
-
-template <class T>
-__device__ __forceinline__ T not_a_number() {
-  return static_cast<T>(nanf(""));
-}
 
 // Losses and derivatives, weighted, of one pack with class-index targets.
 template <class T, Gamma G, int kOrder>
@@ -152,7 +128,7 @@ __global__ void __launch_bounds__(kFocalThreads, kFocalElementBlocks<G, kOrder>)
 }
 
 // Sum of the losses and, where kWithGrad, the gradient (divided by *counted where that is given), in one pass.
-// partial: [blocks] sums of the blocks, added in order by the last block to finish. done: [] zero before and after.
+// partial: [blocks] workspace; done: [] zero before and after.
 // launch: at most kFocalMaxBlocks blocks of kFocalThreads; result: [] float32 (float64 for float64 logits).
 template <class T, class TargetT, Gamma G, bool kWithGrad>
 __global__ void __launch_bounds__(kFocalThreads, kFocalResidentBlocks)
@@ -160,7 +136,6 @@ __global__ void __launch_bounds__(kFocalThreads, kFocalResidentBlocks)
                               ArithmeticOf<T>* result) {
   using A = ArithmeticOf<T>;
   constexpr int kPack = kFocalPack<T>;
-  RETINA_OPS_SHARED(bool, is_last);
   // Nothing counted: all rows are ignored, and their zeros must not become 0 * inf.
   const A scale = a.counted == nullptr ? A(1) : *a.counted == 0 ? A(0) : quotient(A(1), static_cast<A>(*a.counted));
   const int64_t stride = static_cast<int64_t>(gridDim.x) * kFocalThreads * kPack;
@@ -180,22 +155,9 @@ __global__ void __launch_bounds__(kFocalThreads, kFocalResidentBlocks)
       store_pack(a.derivative + at, a.n - at, a.aligned, derivative);
     }
   }
-  sum = block_sum<kFocalThreads>(sum);
-  if (threadIdx.x == 0) {
-    partial[blockIdx.x] = sum;
-    __threadfence();
-    is_last = atomicAdd(done, 1u) == gridDim.x - 1;
-  }
-  __syncthreads();
-  if (!is_last) return;
-  __threadfence();
-  sum = 0.0;
-  for (unsigned i = threadIdx.x; i < gridDim.x; i += kFocalThreads) sum += partial[i];
-  sum = block_sum<kFocalThreads>(sum);
-  if (threadIdx.x == 0) {
-    *result = static_cast<A>(a.counted != nullptr ? sum / static_cast<double>(*a.counted) : sum);
-    *done = 0;
-  }
+  double total = 0.0;
+  if (!grid_sum<kFocalThreads>(sum, partial, done, total)) return;
+  *result = static_cast<A>(a.counted != nullptr ? total / static_cast<double>(*a.counted) : total);
 }
 
 // counted += elements of rows that are not ignored; bad += rows whose label is neither a class, K nor ignore_index; of

@@ -13,9 +13,10 @@ namespace retina_ops {
 
 enum class BoxLoss { kL1, kSmoothL1, kGeneralized, kDistance, kComplete };
 
-constexpr double kIouLossEps = 1e-7;    // torchvision's
-constexpr int64_t kIgnoredAnchor = -1;  // class target of an anchor that counts nothing
-constexpr int64_t kBadLabel = -2;       // of one whose box has a label outside [0, K)
+constexpr double kIouLossEps = 1e-7;                      // torchvision's
+constexpr int64_t kIgnoredAnchor = -1;                    // class target of an anchor that counts nothing
+constexpr int64_t kMostClasses = (int64_t(1) << 31) - 1;  // class targets fit 32 bits
+constexpr int64_t kBadLabel = -2;                         // of one whose box has a label outside [0, K)
 
 // Class target of an anchor: its box's label, K for background, or kIgnoredAnchor. labels: [capacity] of its image.
 RETINA_OPS_HOST_DEVICE int64_t class_target(int64_t match, const int64_t* labels, int64_t capacity, int64_t classes) {

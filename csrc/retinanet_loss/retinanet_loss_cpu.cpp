@@ -11,7 +11,7 @@ namespace retina_ops {
 namespace {
 
 constexpr int64_t kElementsPerUnit = 16384;  // logits of a unit of rows
-constexpr int64_t kPlaneStrip = 1024;        // cells of a unit of planes: 4 kB of each plane
+constexpr int64_t kPlaneStrip = 4096;        // cells of a unit of planes: 16 kB of each plane
 
 int64_t size_of(Dtype dtype) { return dtype == Dtype::kFloat64 ? 8 : dtype == Dtype::kFloat32 ? 4 : 2; }
 

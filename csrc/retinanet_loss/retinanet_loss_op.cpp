@@ -16,10 +16,7 @@ void clear_gaps(const HeadLevels& levels, Tensor& gradient) {
   auto* bytes = static_cast<char*>(gradient.mutable_data_ptr());
   const auto size = static_cast<int64_t>(gradient.element_size());
   for (int l = 0; l < levels.count; ++l) {
-    const HeadLevel& level = levels.level[l];
-    const int64_t end = level.start + levels.batch * level.anchors() * levels.channels;
-    const int64_t next = l + 1 < levels.count ? levels.level[l + 1].start : levels.elements;
-    memset(bytes + end * size, 0, static_cast<size_t>((next - end) * size));
+    memset(bytes + level_end(levels, l) * size, 0, static_cast<size_t>(level_gap(levels, l) * size));
   }
 }
 
@@ -56,8 +53,7 @@ Tensor scalar_like(const Tensor& like, double value) {
   return scalar;
 }
 
-double scalar_value(const char* op, const Tensor& tensor) {
-  check(tensor.dim() == 0, op, ": the gradients of the losses must be scalars, got ", shape_string(tensor));
+double scalar_value(const Tensor& tensor) {
   return *torch::stable::to(tensor, ScalarType::Double).const_data_ptr<double>();
 }
 
@@ -83,8 +79,9 @@ std::tuple<Tensor, Tensor> retinanet_loss_backward_cpu(const Tensor& grad_classi
   const char* op = "retinanet_loss_backward";
   RetinanetLossCall call = check_retinanet_loss(op, cls_logits, bbox_regression, anchors, gt_boxes, gt_labels, matches,
                                                 normalizer, {alpha, gamma, box_loss, smooth_l1_beta, wx, wy, ww, wh});
-  call.problem.upstream_classification = scalar_value(op, grad_classification);
-  call.problem.upstream_box = scalar_value(op, grad_box);
+  check_upstream_scalars(op, grad_classification, grad_box, anchors);
+  call.problem.upstream_classification = scalar_value(grad_classification);
+  call.problem.upstream_box = scalar_value(grad_box);
   run(op, call, true);
   return {call.logits_gradient, call.deltas_gradient};
 }

@@ -50,7 +50,8 @@ inline RetinanetLossCall check_retinanet_loss(const char* op, const std::vector<
                          RetinanetLossProblem{}};
   check_same_levels(op, call.logits, call.deltas, anchors);
   const HeadLevels& logits = call.logits.levels;
-  check(logits.channels >= 1, op, ": cls_logits must have at least one class");
+  check(logits.channels >= 1 && logits.channels <= kMostClasses, op, ": cls_logits must have 1 to ", kMostClasses,
+        " classes, got ", logits.channels);
   const ScalarType arithmetic = accumulate_dtype(call.deltas.tensors[0]);
   check(anchors.scalar_type() == arithmetic && gt_boxes.scalar_type() == arithmetic, op,
         ": anchors and gt_boxes must be ", dtype_name(arithmetic), " beside ",
@@ -98,6 +99,14 @@ inline RetinanetLossCall check_retinanet_loss(const char* op, const std::vector<
   problem.weights[3] = options.weight_h;
   problem.upstream_classification = problem.upstream_box = 1.0;
   return call;
+}
+
+inline void check_upstream_scalars(const char* op, const Tensor& grad_classification, const Tensor& grad_box,
+                                   const Tensor& anchors) {
+  for (const Tensor* grad : {&grad_classification, &grad_box}) {
+    check(grad->dim() == 0 && same_device(*grad, anchors), op,
+          ": the gradients of the losses must be scalars on the outputs' device, got ", shape_string(*grad));
+  }
 }
 
 // Allocates the gradients of all levels, one after the other (csrc/common/head_levels.h); empty unless wanted.

@@ -143,7 +143,8 @@ def _register(name: str, formula: Callable[..., Tensor], options: int) -> None:
     def backward_backward(ctx: Any, *grad_grads: Tensor) -> tuple[Tensor | None, ...]:
         """Differentiates the plain PyTorch formula, whose graph autograd keeps for yet higher derivatives."""
         with torch.enable_grad():
-            inputs = [t if t.requires_grad else t.detach().requires_grad_() for t in ctx.saved_tensors]
+            # Views: where grad depends on codes and proposals, their derivative must not be taken through it too.
+            inputs = [t.view_as(t) if t.requires_grad else t.detach().requires_grad_() for t in ctx.saved_tensors]
             grad, codes, proposals = inputs
             weights, image = ctx.numbers[:4], ctx.numbers[4:]
             wide = codes.to(proposals.dtype)

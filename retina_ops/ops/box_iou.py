@@ -1,15 +1,18 @@
-"""Pairwise IoU: the public function, fake and autograd. The formula: ``csrc/common/box.h``."""
+"""Pairwise IoU of every kind: the public functions, fakes and autograd. The formulas: ``csrc/common/iou_terms.h``."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from retina_ops.ops._torchscript import no_torchscript
+from retina_ops.reference import boxes as reference
 
-_OP = "box_iou"
+# The operators' `kind`.
+_GENERALIZED, _DISTANCE, _COMPLETE, _PLAIN = range(4)
 _FORMATS = ("xyxy", "xywh", "cxcywh")
 
 
@@ -37,6 +40,91 @@ def box_iou(boxes1: Tensor, boxes2: Tensor, fmt: str = "xyxy") -> Tensor:
     """
     if fmt not in _FORMATS:
         raise ValueError(f"Unsupported format '{fmt}'. Supported axis-aligned formats: {_FORMATS}.")
+    return _pairwise(boxes1, boxes2, _PLAIN, 0.0, fmt)
+
+
+@no_torchscript
+def generalized_box_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
+    """Generalized IoU of every box of one set with every box of another: IoU less the share of the smallest enclosing
+    box that neither covers.
+
+    Rezatofighi et al. 2019, "Generalized Intersection over Union", algorithm 1; torchvision's signature.
+
+    Args:
+        boxes1: ``[..., N, 4]`` (x1, y1, x2, y2), float16, bfloat16, float32, float64 or integer.
+        boxes2: ``[..., M, 4]``; leading dimensions broadcast.
+
+    Returns:
+        ``[..., N, M]``, in [-1, 1]; float64 for float64 boxes and float32 for all others. NaN for two boxes without
+        area. Differentiable, twice too.
+
+    Raises:
+        RuntimeError: shapes, dtypes or devices that do not fit.
+
+    Example:
+        >>> import torch
+        >>> generalized_box_iou(torch.tensor([[0, 0, 1, 1]]), torch.tensor([[3, 0, 4, 1], [0, 0, 1, 1]]))
+        tensor([[-0.5000,  1.0000]])
+    """
+    return _pairwise(boxes1, boxes2, _GENERALIZED, 0.0)
+
+
+@no_torchscript
+def distance_box_iou(boxes1: Tensor, boxes2: Tensor, eps: float = 1e-7) -> Tensor:
+    """Distance IoU of every box of one set with every box of another: IoU less the squared distance of the centres over
+    the squared diagonal of the smallest enclosing box.
+
+    Zheng et al. 2020, "Distance-IoU Loss", equation 6; torchvision's signature.
+
+    Args:
+        boxes1: ``[..., N, 4]`` (x1, y1, x2, y2), float16, bfloat16, float32, float64 or integer.
+        boxes2: ``[..., M, 4]``; leading dimensions broadcast.
+        eps: added to the squared diagonal, square pixels.
+
+    Returns:
+        ``[..., N, M]``, in [-1, 1]; float64 for float64 boxes and float32 for all others. NaN for two boxes without
+        area. Differentiable, twice too.
+
+    Raises:
+        RuntimeError: shapes, dtypes or devices that do not fit.
+
+    Example:
+        >>> import torch
+        >>> distance_box_iou(torch.tensor([[0, 0, 4, 3]]), torch.tensor([[4, 3, 8, 6], [0, 0, 4, 3]]))
+        tensor([[-0.2500,  1.0000]])
+    """
+    return _pairwise(boxes1, boxes2, _DISTANCE, float(eps))
+
+
+@no_torchscript
+def complete_box_iou(boxes1: Tensor, boxes2: Tensor, eps: float = 1e-7) -> Tensor:
+    """Complete IoU of every box of one set with every box of another: the distance IoU less a penalty for unlike aspect
+    ratios.
+
+    Zheng et al. 2020, "Distance-IoU Loss", equations 8 to 11; torchvision's signature. The penalty's weight alpha is a
+    constant in the gradient.
+
+    Args:
+        boxes1: ``[..., N, 4]`` (x1, y1, x2, y2), float16, bfloat16, float32, float64 or integer.
+        boxes2: ``[..., M, 4]``; leading dimensions broadcast.
+        eps: added to the squared diagonal and to alpha's denominator.
+
+    Returns:
+        ``[..., N, M]``; float64 for float64 boxes and float32 for all others. NaN for two boxes without area, and for
+        a point. Differentiable, twice too; gradients are finite for a box without height.
+
+    Raises:
+        RuntimeError: shapes, dtypes or devices that do not fit.
+
+    Example:
+        >>> import torch
+        >>> complete_box_iou(torch.tensor([[0, 0, 2, 2]]), torch.tensor([[0, 0, 2, 2], [4, 4, 6, 6]]))
+        tensor([[ 1.0000, -0.4444]])
+    """
+    return _pairwise(boxes1, boxes2, _COMPLETE, float(eps))
+
+
+def _pairwise(boxes1: Tensor, boxes2: Tensor, kind: int, eps: float, fmt: str = "xyxy") -> Tensor:
     integers = not boxes1.is_floating_point() and not boxes2.is_floating_point()
     if integers:
         boxes1, boxes2 = boxes1.double(), boxes2.double()  # exact areas, one rounding of the quotient
@@ -48,7 +136,7 @@ def box_iou(boxes1: Tensor, boxes2: Tensor, fmt: str = "xyxy") -> Tensor:
     if boxes1.shape[:-2] != boxes2.shape[:-2] and boxes1.dim() >= 2 and boxes2.dim() >= 2:
         leading = torch.broadcast_shapes(boxes1.shape[:-2], boxes2.shape[:-2])
         boxes1, boxes2 = boxes1.expand(*leading, -1, -1), boxes2.expand(*leading, -1, -1)
-    iou: Tensor = torch.ops.retina_ops.box_iou(boxes1, boxes2)
+    iou: Tensor = torch.ops.retina_ops.box_iou(boxes1, boxes2, kind, eps)
     return iou.float() if integers else iou
 
 
@@ -61,12 +149,12 @@ def _to_xyxy(boxes: Tensor, fmt: str) -> Tensor:
     return torch.cat([first, first + size], dim=-1)
 
 
-@torch.library.register_fake("retina_ops::box_iou")
-def _(boxes1, boxes2):  # type: ignore[no-untyped-def]
-    torch._check(boxes1.is_floating_point(), lambda: f"{_OP}: boxes1 must be floating, got {boxes1.dtype}")
+def _check_shapes(op: str, boxes1: Tensor, boxes2: Tensor) -> torch.dtype:
+    """The fakes' check; returns the dtype of similarities."""
+    torch._check(boxes1.is_floating_point(), lambda: f"{op}: boxes1 must be floating, got {boxes1.dtype}")
     torch._check(
         boxes1.dtype == boxes2.dtype,
-        lambda: f"{_OP}: boxes1 and boxes2 must have one dtype, got {boxes1.dtype} and {boxes2.dtype}",
+        lambda: f"{op}: boxes1 and boxes2 must have one dtype, got {boxes1.dtype} and {boxes2.dtype}",
     )
     torch._check(
         boxes1.dim() >= 2
@@ -74,41 +162,64 @@ def _(boxes1, boxes2):  # type: ignore[no-untyped-def]
         and boxes1.shape[-1] == boxes2.shape[-1] == 4
         and boxes1.shape[:-2] == boxes2.shape[:-2],
         lambda: (
-            f"{_OP}: boxes1 must be [..., N, 4] and boxes2 [..., M, 4], got {list(boxes1.shape)} and "
+            f"{op}: boxes1 must be [..., N, 4] and boxes2 [..., M, 4], got {list(boxes1.shape)} and "
             f"{list(boxes2.shape)}"
         ),
     )
-    dtype = torch.float64 if boxes1.dtype == torch.float64 else torch.float32
+    return torch.float64 if boxes1.dtype == torch.float64 else torch.float32
+
+
+@torch.library.register_fake("retina_ops::box_iou")
+def _(boxes1, boxes2, kind, eps):  # type: ignore[no-untyped-def]
+    dtype = _check_shapes("box_iou", boxes1, boxes2)
     return boxes1.new_empty((*boxes1.shape[:-1], boxes2.shape[-2]), dtype=dtype)
 
 
-def _setup(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
-    ctx.save_for_backward(*inputs)
+@torch.library.register_fake("retina_ops::box_iou_backward")
+def _(grad, boxes1, boxes2, kind, eps, for_boxes1, for_boxes2):  # type: ignore[no-untyped-def]
+    _check_shapes("box_iou_backward", boxes1, boxes2)
+    return boxes1.new_empty(boxes1.shape if for_boxes1 else 0), boxes2.new_empty(boxes2.shape if for_boxes2 else 0)
 
 
-def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
-    """In plain PyTorch, which makes it differentiable again: a pairwise IoU is rarely trained through."""
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    boxes1, boxes2, ctx.kind, ctx.eps = inputs
+    ctx.save_for_backward(boxes1, boxes2)
+
+
+def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     boxes1, boxes2 = ctx.saved_tensors
-    a, b = (boxes.to(grad.dtype) for boxes in (boxes1, boxes2))
-    a, b = a[..., :, None, :], b[..., None, :, :]
-    size_a, size_b = a[..., 2:] - a[..., :2], b[..., 2:] - b[..., :2]
-    overlap = torch.min(a[..., 2:], b[..., 2:]) - torch.max(a[..., :2], b[..., :2])
-    inside = (overlap > 0).to(grad.dtype)
-    side = overlap * inside
-    intersection = side[..., 0] * side[..., 1]
-    union = size_a[..., 0] * size_a[..., 1] + size_b[..., 0] * size_b[..., 1] - intersection
-    by_intersection = grad * (union + intersection) / (union * union)
-    by_area = -grad * intersection / (union * union)
-    by_side = by_intersection[..., None] * side.flip(-1) * inside
-    grads = []
-    for mine, other, size, summed in ((a, b, size_a, -2), (b, a, size_b, -3)):
-        # torch.max and torch.min share the gradient between equal values.
-        low = (mine[..., :2] > other[..., :2]).to(grad.dtype) + 0.5 * (mine[..., :2] == other[..., :2])
-        high = (mine[..., 2:] < other[..., 2:]).to(grad.dtype) + 0.5 * (mine[..., 2:] == other[..., 2:])
-        by_size = by_area[..., None] * size.flip(-1)
-        corners = torch.cat([-by_side * low - by_size, by_side * high + by_size], dim=-1)
-        grads.append(corners.sum(summed))
-    return grads[0].to(boxes1.dtype), grads[1].to(boxes2.dtype)
+    wanted = ctx.needs_input_grad[:2]
+    grads = torch.ops.retina_ops.box_iou_backward(grad, boxes1, boxes2, ctx.kind, ctx.eps, *wanted)
+    return *(each if flag else None for each, flag in zip(grads, wanted, strict=True)), None, None
+
+
+def _setup_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    ctx.save_for_backward(*inputs[:3])
+    ctx.kind, ctx.eps, *ctx.wanted = inputs[3:]
+
+
+def _backward_backward(ctx: Any, *grad_grads: Tensor) -> tuple[Tensor | None, ...]:
+    """Differentiates the plain PyTorch formula, whose graph autograd keeps for yet higher derivatives."""
+    with torch.enable_grad():
+        # Views: where grad depends on the boxes, their derivative must not be taken through it too.
+        inputs = [t.view_as(t) if t.requires_grad else t.detach().requires_grad_() for t in ctx.saved_tensors]
+        grad, *boxes = inputs
+        similarity = _formula(ctx.kind, ctx.eps)(*boxes)
+        first = torch.autograd.grad(similarity, boxes, grad, create_graph=True)
+        product = similarity.new_zeros(())
+        for each, upstream, flag in zip(first, grad_grads, ctx.wanted, strict=True):
+            product = product + (each * upstream).sum(dtype=grad.dtype) if flag else product
+        second = torch.autograd.grad(product, inputs, create_graph=True, allow_unused=True)
+    return *second, None, None, None, None
+
+
+def _formula(kind: int, eps: float) -> Callable[[Tensor, Tensor], Tensor]:
+    if kind == _DISTANCE:
+        return lambda a, b: reference.distance_box_iou(a, b, eps)
+    if kind == _COMPLETE:
+        return lambda a, b: reference.complete_box_iou(a, b, eps)
+    return reference.generalized_box_iou if kind == _GENERALIZED else reference.box_iou
 
 
 torch.library.register_autograd("retina_ops::box_iou", _backward, setup_context=_setup)
+torch.library.register_autograd("retina_ops::box_iou_backward", _backward_backward, setup_context=_setup_backward)

@@ -71,8 +71,8 @@ def retinanet_loss(
 
     Raises:
         ValueError: bad options.
-        RuntimeError: shapes, dtypes or devices that do not fit; on CPU a label outside [0, K). On CUDA both losses of
-            such a box are NaN.
+        RuntimeError: shapes, dtypes or devices that do not fit; on CPU a label outside [0, K). On CUDA the
+            classification loss is NaN then.
 
     Example:
         >>> import torch

@@ -44,13 +44,19 @@ EMULATOR = ("case.cpp", "emulator/fiber.cpp", "emulator/scheduler.cpp")
 KERNELS = {
     "anchor_matching": (HERE / "kernels_anchor_matching.cpp",),
     "box_coding": (HERE / "kernels_box_coding.cpp",),
-    "box_iou": (HERE / "kernels_box_iou.cpp",),
+    "box_iou": (HERE / "kernels_box_iou.cpp", Path("box_iou/box_iou_grad.cu")),
     "focal_loss": (
         HERE / "kernels_focal_loss.cpp",
         Path("focal_loss/focal_loss_labels.cu"),  # of csrc
         Path("focal_loss/focal_loss_soft.cu"),
     ),
+    "iou_losses": (HERE / "kernels_iou_losses.cpp",),
     "nms": (HERE / "kernels_nms.cpp",),
+    "retinanet_loss": (
+        HERE / "kernels_retinanet_loss.cpp",
+        Path("retinanet_loss/retinanet_loss_classification.cu"),
+        Path("retinanet_loss/retinanet_loss_box.cu"),
+    ),
 }
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from .build import build
+from .build import KERNELS, build
 from .device import Device
 
 
 @pytest.fixture(scope="module")
 def gpu(request: pytest.FixtureRequest) -> Device:
-    return Device(build(request.param))
+    return Device(build(request.param, parts=request.config.getoption("--parts") or tuple(KERNELS)))

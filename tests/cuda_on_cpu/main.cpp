@@ -16,15 +16,20 @@ struct Runner {
   void (*run)(const Case&);  // null: left out of this program
 };
 
+// clang-format off
 const Runner kRunners[] = {
     {"focal_loss", run_focal_loss},
     {"focal_loss_count", run_focal_loss_count},
     {"scale_gradient", run_scale_gradient},
     {"box_iou", run_box_iou},
+    {"box_iou_grad", run_box_iou_grad},
     {"box_coding", run_box_coding},
+    {"iou_loss", run_iou_loss},
     {"match_anchors", run_match_anchors},
     {"nms", run_nms},
+    {"retinanet_loss", run_retinanet_loss},
 };
+// clang-format on
 
 // A folder's name is KERNEL or KERNEL-anything.
 void run_case(const std::string& folder) {

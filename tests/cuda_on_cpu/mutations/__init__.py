@@ -14,12 +14,13 @@ import torch
 
 from ..build import CSRC, build
 from ..device import Device, Report
-from . import anchor_matching, boxes, focal_loss, nms
+from . import anchor_matching, boxes, focal_loss, iou_losses, nms
 from .plan import Mutation
 
 MUTATIONS: dict[str, Mutation] = {
     **focal_loss.MUTATIONS,
     **boxes.MUTATIONS,
+    **iou_losses.MUTATIONS,
     **anchor_matching.MUTATIONS,
     **nms.MUTATIONS,
 }

@@ -40,19 +40,27 @@ MUTATIONS = {
         "focal_loss", _FOCAL, "if (at + i < a.n) label = a.targets[row];", "label = a.targets[row];", focal, BOTH
     ),
     "focal sum: no fence": Mutation(
-        "focal_loss", _FOCAL, "partial[blockIdx.x] = sum;\n    __threadfence();", "partial[blockIdx.x] = sum;", focal
+        "focal_loss",
+        _BLOCK,
+        "partial[blockIdx.x] = value;\n    __threadfence();",
+        "partial[blockIdx.x] = value;",
+        focal,
     ),
     "focal sum: no barrier before is_last": Mutation(
-        "focal_loss", _FOCAL, "  __syncthreads();\n  if (!is_last) return;", "  if (!is_last) return;", focal
+        "focal_loss",
+        _BLOCK,
+        "  __syncthreads();\n  if (!is_last) return false;",
+        "  if (!is_last) return false;",
+        focal,
     ),
     "focal sum: counter not atomic": Mutation(
         "focal_loss",
-        _FOCAL,
+        _BLOCK,
         "is_last = atomicAdd(done, 1u) == gridDim.x - 1;",
         "is_last = (*done)++ == gridDim.x - 1;",
         focal,
     ),
-    "focal sum: counter not reset": Mutation("focal_loss", _FOCAL, "    *done = 0;\n", "", focal),
+    "focal sum: counter not reset": Mutation("focal_loss", _BLOCK, "  *done = 0;\n", "", focal),
     "focal count: reduction reused": Mutation(
         "focal_loss",
         _FOCAL,

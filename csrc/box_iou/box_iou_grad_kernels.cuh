@@ -1,0 +1,112 @@
+// The gradient of pairwise IoU on CUDA. No torch.
+//
+// Floor: the gradient from above, 4 bytes a pair; about 90 operations and 3 divisions a pair come close to bind too. A
+// block computes a tile of kIouGradRows rows and kIouThreads columns: a thread keeps its column and that column's sums
+// in registers, the rows come from shared memory, and a row's sums are added over the warp by shuffles that leave the
+// four coordinates in different lanes: 6 a row where one reduction a coordinate takes 20. The tiles' partial sums are
+// added, in order and in double, by a second kernel.
+#pragma once
+
+#include "box_iou/box_iou_kernels.cuh"
+
+namespace retina_ops {
+
+constexpr int kIouGradRows = 64;
+constexpr int kIouWarps = kIouThreads / kWarpSize;
+
+// Sum over the warp of four values each: lane / 8 says of which of them the result is.
+template <class A>
+__device__ __forceinline__ A warp_sum_of_four(A x1, A y1, A x2, A y2) {
+  const unsigned lane = threadIdx.x % kWarpSize;
+  const bool upper = (lane & 16u) != 0;
+  A first = upper ? x2 : x1;
+  A second = upper ? y2 : y1;
+  first += __shfl_xor_sync(kFullWarp, upper ? x1 : x2, 16);
+  second += __shfl_xor_sync(kFullWarp, upper ? y1 : y2, 16);
+  const bool odd = (lane & 8u) != 0;
+  A sum = odd ? second : first;
+  sum += __shfl_xor_sync(kFullWarp, odd ? first : second, 8);
+  for (int offset = 4; offset > 0; offset /= 2) sum += __shfl_xor_sync(kFullWarp, sum, offset);
+  return sum;
+}
+
+// Arrays are contiguous.
+template <class T>
+struct IouGradArguments {
+  const T* boxes1;              // [batch, n, 4]
+  const T* boxes2;              // [batch, m, 4]
+  const ArithmeticOf<T>* grad;  // [batch, n, m]
+  int64_t batch, n, m;
+  double* row_sums;     // [column tiles, batch * n, 4], or null
+  double* column_sums;  // [row tiles, batch * m, 4], or null
+  IouEps<ArithmeticOf<T>> eps;
+  bool aligned;         // boxes allow accesses of four values
+  int64_t first_block;  // added to the block's index: 0 but in tests of large indices
+};
+
+// launch: batch * ceil(n / kIouGradRows) * ceil(m / kIouThreads) blocks of kIouThreads.
+template <class T, IouKind K>
+__global__ void __launch_bounds__(kIouThreads) box_iou_grad_kernel(IouGradArguments<T> a) {
+  using A = ArithmeticOf<T>;
+  RETINA_OPS_SHARED(MeasuredBox<A>[kIouGradRows], rows);
+  RETINA_OPS_SHARED(A[kIouGradRows][kIouWarps][4], sums);
+  const int64_t column_tiles = ceil_div<int64_t>(a.m, kIouThreads);
+  const int64_t row_tiles = ceil_div<int64_t>(a.n, kIouGradRows);
+  const int64_t block = a.first_block + static_cast<int64_t>(blockIdx.x);
+  const int64_t column_tile = block % column_tiles;
+  const int64_t row_tile = block / column_tiles % row_tiles;
+  const int64_t image = block / column_tiles / row_tiles;
+  const int64_t row = row_tile * kIouGradRows;
+  const int64_t column = column_tile * kIouThreads + threadIdx.x;
+  const int count = static_cast<int>(a.n - row < kIouGradRows ? a.n - row : kIouGradRows);
+  if (threadIdx.x < static_cast<unsigned>(count)) {
+    rows[threadIdx.x] = measured<K, A, FusedMath>(load_box(a.boxes1, image * a.n + row + threadIdx.x, a.aligned));
+  }
+  const bool exists = column < a.m;
+  const Box<A> none{A(0), A(0), A(0), A(0)};
+  const MeasuredBox<A> mine =
+      measured<K, A, FusedMath>(exists ? load_box(a.boxes2, image * a.m + column, a.aligned) : none);
+  const A* grad = a.grad + (image * a.n + row) * a.m + column;
+  Box<A> total = none;
+  __syncthreads();
+  for (int r = 0; r < count; ++r) {
+    const IouTerms<A> terms = iou_terms<K, IouReading::kPairwise, A, FusedMath>(rows[r], mine, a.eps);
+    const A factor = exists ? -grad[r * a.m] : A(0);  // the terms are of 1 - similarity
+    const bool counts = factor != A(0);  // a pair that nothing depends on has none, though its terms be NaN
+    total.x1 += counts ? factor * terms.for_b.x1 : A(0);
+    total.y1 += counts ? factor * terms.for_b.y1 : A(0);
+    total.x2 += counts ? factor * terms.for_b.x2 : A(0);
+    total.y2 += counts ? factor * terms.for_b.y2 : A(0);
+    const A sum = warp_sum_of_four(counts ? factor * terms.for_a.x1 : A(0), counts ? factor * terms.for_a.y1 : A(0),
+                                   counts ? factor * terms.for_a.x2 : A(0), counts ? factor * terms.for_a.y2 : A(0));
+    if (threadIdx.x % 8 == 0) sums[r][threadIdx.x / kWarpSize][threadIdx.x % kWarpSize / 8] = sum;
+  }
+  if (a.column_sums != nullptr && exists) {
+    double* to = a.column_sums + 4 * ((row_tile * a.batch + image) * a.m + column);
+    to[0] = static_cast<double>(total.x1);
+    to[1] = static_cast<double>(total.y1);
+    to[2] = static_cast<double>(total.x2);
+    to[3] = static_cast<double>(total.y2);
+  }
+  if (a.row_sums == nullptr) return;
+  __syncthreads();
+  double* to = a.row_sums + 4 * ((column_tile * a.batch + image) * a.n + row);
+  for (int i = static_cast<int>(threadIdx.x); i < 4 * count; i += kIouThreads) {
+    double sum = 0.0;
+    for (int warp = 0; warp < kIouWarps; ++warp) sum += static_cast<double>(sums[i / 4][warp][i % 4]);
+    to[i] = sum;
+  }
+}
+
+// values[i] = the sum of sums[tile][i] over the tiles, for i in [first, count). launch: one thread an element.
+template <class T>
+__global__ void __launch_bounds__(kIouThreads)
+    add_tiles_kernel(const double* sums, int64_t tiles, int64_t first, int64_t count, T* values) {
+  const int64_t i = first + static_cast<int64_t>(blockIdx.x) * kIouThreads + threadIdx.x;
+  if (i >= count) return;
+  double sum = 0.0;
+  for (int64_t tile = 0; tile < tiles; ++tile) sum += sums[tile * count + i];
+  values[i] = from_arithmetic<T>(static_cast<ArithmeticOf<T>>(sum));
+}
+
+}  // namespace retina_ops

@@ -1,0 +1,28 @@
+// Division by a number that all threads share. No torch.
+#pragma once
+
+#include "common/launch.cuh"
+
+namespace retina_ops {
+
+// n / d without a division: a multiplication by floor((2^64 - 1) / d) is at most two too small, for every n >= 0.
+struct Divider {
+  int64_t divisor;
+  uint64_t multiplier;
+
+  static Divider of(int64_t divisor) { return Divider{divisor, ~uint64_t(0) / static_cast<uint64_t>(divisor)}; }
+
+  __device__ __forceinline__ int64_t operator()(int64_t n) const {
+    int64_t quotient = static_cast<int64_t>(__umul64hi(static_cast<uint64_t>(n), multiplier));
+    int64_t rest = n - quotient * divisor;
+#pragma unroll
+    for (int step = 0; step < 2; ++step) {
+      const bool more = rest >= divisor;
+      quotient += more ? 1 : 0;
+      rest -= more ? divisor : 0;
+    }
+    return quotient;
+  }
+};
+
+}  // namespace retina_ops

@@ -1,0 +1,130 @@
+// Chooses and launches the two kernels of the RetinaNet loss. No torch.
+#pragma once
+
+#include "retinanet_loss/retinanet_loss_cpu.h"
+#include "retinanet_loss/retinanet_loss_kernels.cuh"
+
+namespace retina_ops {
+
+constexpr int64_t kLossPartials = kLossMaxBlocks + kMaxLevels;
+
+// The outputs and workspace that a CUDA call has beside its problem; all on the device.
+struct RetinanetLossDevice {
+  const double* upstream_classification;  // [] or null for 1
+  const double* upstream_box;             // [] or null for 1
+  double* partial;                        // [2, kLossPartials]
+  unsigned* done;                         // [2] zero
+  void* classification;                   // [] of the arithmetic type of the logits, or null: gradients alone
+  void* box;                              // [] of that of the deltas, or null
+  int64_t first_image;                    // 0 but in tests of large indices
+  cudaStream_t stream;
+};
+
+void launch_retinanet_classification(const RetinanetLossProblem& problem, const RetinanetLossDevice& device);
+void launch_retinanet_box(const RetinanetLossProblem& problem, const RetinanetLossDevice& device);
+
+// Describes the levels, shares the blocks out among them by their work, and returns how many blocks there are.
+// work: items of a thread for one image of a level, by the level.
+template <class T, class Work>
+int64_t loss_levels(LossArguments<T>& a, const RetinanetLossProblem& problem, const HeadLevels& levels, void* gradient,
+                    int64_t first_image, Work work) {
+  a.count = levels.count;
+  a.first_image = first_image;
+  a.batch = levels.batch;
+  a.anchors = levels.anchors;
+  a.matches = problem.matches;
+  a.labels = problem.gt_labels;
+  a.capacity = problem.gt_capacity;
+  a.normalizer = problem.normalizer;
+  int64_t total = 0, blocks = 0;
+  const int64_t images = levels.batch - first_image;
+  for (int l = 0; l < levels.count; ++l) total += images * work(levels.level[l]);
+  const int64_t wanted = ceil_div<int64_t>(total, kLossThreads);
+  const int64_t shared = wanted < kLossMaxBlocks ? wanted : kLossMaxBlocks;
+  for (int l = 0; l < levels.count; ++l) {
+    const HeadLevel& from = levels.level[l];
+    LossLevel<T>& to = a.level[l];
+    to.values = static_cast<const T*>(from.values);
+    to.gradient = gradient != nullptr ? static_cast<T*>(gradient) + from.start : nullptr;
+    to.cells = from.cells;
+    to.per_cell = from.per_cell;
+    to.first_anchor = from.first_anchor;
+    to.gap = level_gap(levels, l);
+    to.first_block = blocks;
+    to.by_cells = Divider::of(from.cells > 0 ? from.cells : 1);
+    to.by_per_cell = Divider::of(from.per_cell > 0 ? from.per_cell : 1);
+    to.is_planar = from.is_planar;
+    to.aligned = is_aligned(to.values, 16) && is_aligned(to.gradient, 16);
+    // Rounded up, so that a level has a block at least; the shares of all levels add up to little more than `shared`.
+    blocks += total == 0 ? 1 : ceil_div<int64_t>(images * work(from) * shared + 1, total);
+  }
+  return blocks;
+}
+
+template <class T, Gamma G>
+void launch_retinanet_classification(const RetinanetLossProblem& problem, const RetinanetLossDevice& device) {
+  constexpr int64_t kPack = 16 / sizeof(T);
+  const int64_t classes = problem.logits.channels;
+  const int64_t chunks = ceil_div<int64_t>(classes, kPlaneClasses);
+  ClassificationArguments<T> a{};
+  const int64_t blocks =
+      loss_levels(a, problem, problem.logits, problem.logits_gradient, device.first_image, [&](const HeadLevel& level) {
+        return level.is_planar ? level.per_cell * chunks * ceil_div<int64_t>(level.cells, kPack)
+                               : ceil_div<int64_t>(level.cells * classes, kPack);
+      });
+  for (int l = 0; l < a.count; ++l) {
+    LossLevel<T>& level = a.level[l];
+    if (!level.is_planar) continue;
+    level.aligned = level.aligned && level.cells % kPack == 0;  // every plane begins at 16 bytes
+    level.by_cells = Divider::of(level.cells > 0 ? ceil_div<int64_t>(level.cells, kPack) : 1);
+  }
+  a.upstream = device.upstream_classification;
+  a.partial = device.partial;
+  a.done = device.done;
+  a.result = static_cast<ArithmeticOf<T>*>(device.classification);
+  a.classes = Divider::of(classes);
+  a.alpha = problem.alpha;
+  a.gamma = problem.gamma;
+  launch(retinanet_classification_kernel<T, G>, dim3(static_cast<unsigned>(blocks)), dim3(kLossThreads), 0,
+         device.stream, a);
+}
+
+template <class T, BoxLoss K>
+void launch_retinanet_box(const RetinanetLossProblem& problem, const RetinanetLossDevice& device) {
+  using A = ArithmeticOf<T>;
+  BoxLossArguments<T> a{};
+  const int64_t blocks = loss_levels(a, problem, problem.deltas, problem.deltas_gradient, device.first_image,
+                                     [](const HeadLevel& level) { return level.anchors(); });
+  a.upstream = device.upstream_box;
+  a.partial = device.partial + kLossPartials;
+  a.done = device.done + 1;
+  a.result = static_cast<A*>(device.box);
+  a.anchor_boxes = static_cast<const A*>(problem.anchors);
+  a.gt_boxes = static_cast<const A*>(problem.gt_boxes);
+  a.coding = loss_coding_of<A>(problem);
+  a.beta = static_cast<A>(problem.smooth_l1_beta);
+  launch(retinanet_box_kernel<T, K>, dim3(static_cast<unsigned>(blocks)), dim3(kLossThreads), 0, device.stream, a);
+}
+
+// The exponents with a kernel of their own, as those of the focal loss alone.
+template <class T>
+void launch_retinanet_classification_for_gamma(const RetinanetLossProblem& problem, const RetinanetLossDevice& device) {
+  switch (gamma_case(problem.gamma)) {
+    case Gamma::kZero: return launch_retinanet_classification<T, Gamma::kZero>(problem, device);
+    case Gamma::kTwo: return launch_retinanet_classification<T, Gamma::kTwo>(problem, device);
+    default: return launch_retinanet_classification<T, Gamma::kAny>(problem, device);
+  }
+}
+
+template <class T>
+void launch_retinanet_box_of(const RetinanetLossProblem& problem, const RetinanetLossDevice& device) {
+  switch (problem.box_loss) {
+    case BoxLoss::kL1: return launch_retinanet_box<T, BoxLoss::kL1>(problem, device);
+    case BoxLoss::kSmoothL1: return launch_retinanet_box<T, BoxLoss::kSmoothL1>(problem, device);
+    case BoxLoss::kGeneralized: return launch_retinanet_box<T, BoxLoss::kGeneralized>(problem, device);
+    case BoxLoss::kDistance: return launch_retinanet_box<T, BoxLoss::kDistance>(problem, device);
+    case BoxLoss::kComplete: return launch_retinanet_box<T, BoxLoss::kComplete>(problem, device);
+  }
+}
+
+}  // namespace retina_ops

@@ -1,0 +1,147 @@
+"""The kernels of the RetinaNet loss on the emulated device, against `retina_ops.reference` in float64."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from heads import Head, random_head
+from torch import Tensor
+
+from retina_ops import match_anchors
+from retina_ops.ops._head_outputs import as_levels
+from retina_ops.ops._padding import pad_boxes, pad_labels
+from retina_ops.reference.head_outputs import by_anchor
+from retina_ops.reference.retinanet_loss import matched_loss
+
+from . import operators as emulated
+from .build import build
+from .device import Device
+from .inputs import DTYPES, close
+
+# A cell, a level narrower than a pack, planes that begin at 16 bytes and such that do not; two images, one empty.
+DEFAULTS = {"alpha": 0.25, "gamma": 2.0, "box_loss": "l1", "smooth_l1_beta": 1.0, "box_weights": (1, 1, 1, 1)}
+SIZES = [(1, 1), (2, 3), (8, 8), (5, 7)]
+
+
+def arguments_of(head: Head) -> tuple[list[Tensor], list[Tensor], Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """What the operator is given, for the CPU's matches and the mean over images."""
+    logits, deltas = as_levels("test", head.cls_logits, head.bbox_regression)
+    boxes, _ = pad_boxes("test", "gt_boxes", head.gt_boxes, head.anchors)
+    labels = pad_labels("test", "gt_labels", head.gt_labels, head.gt_boxes, boxes)
+    matches = torch.stack(match_anchors(head.anchors, head.gt_boxes, 0.5, 0.4))
+    normalizer = (matches >= 0).sum(dim=1).clamp(min=1).double() * len(matches)
+    levels = [[level.detach() for level in kind] for kind in (logits, deltas)]
+    return levels[0], levels[1], head.anchors, boxes, labels, matches, normalizer
+
+
+def expected_of(
+    head: Head, matches: Tensor, normalizer: Tensor, upstream: tuple[float, float] = (1.0, 1.0), **options: object
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Losses and the gradients of cls_logits and bbox_regression, in float64 and the order of `as_levels`."""
+    outputs = [level.detach().double().requires_grad_() for level in head.outputs]
+    count = len(head.cls_logits)
+    losses = matched_loss(
+        *by_anchor(outputs[:count], outputs[count:]), head.anchors.double(), matches,
+        [boxes.double() for boxes in head.gt_boxes], head.gt_labels, normalizer,
+        **(DEFAULTS | options),
+    )  # fmt: skip
+    total = losses[0] * upstream[0] + losses[1] * upstream[1]
+    gradients = torch.autograd.grad(total, outputs, allow_unused=True)
+    # In the memory format of the outputs, which autograd does not keep.
+    gradients = [
+        torch.zeros_like(o) if g is None else torch.empty_like(o).copy_(g)
+        for o, g in zip(outputs, gradients, strict=True)
+    ]
+    ordered = as_levels("test", gradients[:count], gradients[count:])
+    return [loss.detach() for loss in losses], [*ordered[0], *ordered[1]]
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("layout", ["planar", "channels_last"])
+def test_matches_reference(gpu: Device, dtype: torch.dtype, layout: str) -> None:
+    for classes, offset, gamma, box_loss in ((5, 0, 2.0, "l1"), (35, 1, 0.0, "smooth_l1"), (8, 0, 1.3, "giou")):
+        head = random_head(SIZES, [6, 0], classes=classes, layout=layout, dtype=dtype)
+        arguments = arguments_of(head)
+        options = {"gamma": gamma, "box_loss": box_loss, "smooth_l1_beta": 0.2}
+        losses, gradients = expected_of(head, *arguments[-2:], **options)
+        got = emulated.retinanet_loss(gpu, *arguments, offset=offset, **options)
+        for mine, theirs in zip(got[:2], losses, strict=True):
+            close(mine, theirs, torch.float64 if dtype == torch.float64 else torch.float32)
+        for mine, theirs in zip([*got[2], *got[3]], gradients, strict=True):
+            assert mine.shape == theirs.shape
+            near_enough(mine, theirs, dtype)
+        alone = emulated.retinanet_loss(gpu, *arguments, offset=offset, with_grad=False, **options)
+        assert torch.equal(alone[0], got[0]) and torch.equal(alone[1], got[1])
+
+
+def near_enough(got: Tensor, expected: Tensor, dtype: torch.dtype) -> None:
+    """Each gradient relative to the largest: a decoded box's is a difference of large terms."""
+    relative = {torch.float64: 1e-11, torch.float32: 2e-5, torch.float16: 2e-3, torch.bfloat16: 1e-2}[dtype]
+    assert (got.double() - expected).abs().max() <= relative * max(float(expected.abs().max()), 1e-6)
+
+
+@pytest.mark.parametrize("box_loss", ["diou", "ciou"])
+def test_backward_with_upstream(gpu: Device, box_loss: str) -> None:
+    head = random_head(SIZES, [3, 5], dtype=torch.float64)
+    arguments = arguments_of(head)
+    options = {"alpha": -1.0, "box_loss": box_loss, "box_weights": (10.0, 10.0, 5.0, 5.0)}
+    _, gradients = expected_of(head, *arguments[-2:], upstream=(1.5, -0.7), **options)
+    options["weights"] = options.pop("box_weights")
+    got = emulated.retinanet_loss(gpu, *arguments, upstream=(1.5, -0.7), **options)
+    for mine, theirs in zip([*got[2], *got[3]], gradients, strict=True):
+        near_enough(mine, theirs, torch.float64)
+    assert got[0].isnan() and got[1].isnan()
+
+
+def test_ignored_and_bad(gpu: Device) -> None:
+    """NaN logits of ignored anchors give nothing; a label or match out of range gives NaN and reads nothing."""
+    for layout in ("planar", "channels_last"):
+        head = random_head([(4, 4)], [4], layout=layout)
+        arguments = list(arguments_of(head))
+        logits, labels, matches = arguments[0][0], arguments[4], arguments[5]
+        matches[0, 7] = -2
+        row = logits[0, 7 % 3, :, 7 // 3] if layout == "planar" else logits[0, 7]
+        row.fill_(torch.nan)
+        got = emulated.retinanet_loss(gpu, *arguments)
+        assert got[0].isfinite() and all(g.isfinite().all() for g in got[2])
+        labels[0, :] = 7
+        assert emulated.retinanet_loss(gpu, *arguments)[0].isnan()
+        labels[0, :] = 0
+        matches[0, 3] = 2**40
+        got = emulated.retinanet_loss(gpu, *arguments)
+        assert got[0].isnan()
+
+
+def test_large_indices(gpu: Device) -> None:
+    """The first image is so far back that its elements are past 2^31."""
+    for layout in ("planar", "channels_last"):
+        head = random_head([(3, 5), (2, 2)], [3, 1], layout=layout)
+        arguments = arguments_of(head)
+        near = emulated.retinanet_loss(gpu, *arguments)
+        far = emulated.retinanet_loss(gpu, *arguments, first=2**31 // 16 + 1)
+        assert torch.equal(near[0], far[0]) and torch.equal(near[1], far[1])
+        for a, b in zip([*near[2], *near[3]], [*far[2], *far[3]], strict=True):
+            assert torch.equal(a, b)
+
+
+def test_more_items_than_threads() -> None:
+    """Blocks go round more than once, and every level has some; results alone."""
+    gpu = Device(build("coverage", parts=["retinanet_loss"]))
+    for layout in ("planar", "channels_last"):
+        head = random_head([(96, 128), (2, 2)], [5, 9], classes=90, layout=layout)
+        arguments = arguments_of(head)
+        losses, gradients = expected_of(head, *arguments[-2:])
+        got = emulated.retinanet_loss(gpu, *arguments)
+        for mine, theirs in zip(got[:2], losses, strict=True):
+            close(mine, theirs, torch.float32)
+        for mine, theirs in zip([*got[2], *got[3]], gradients, strict=True):
+            near_enough(mine, theirs, torch.float32)
+
+
+def test_random_schedules_find_nothing(schedule: int) -> None:
+    head = random_head([(5, 7), (2, 2)], [4, 2], layout="planar" if schedule % 2 else "channels_last")
+    arguments = arguments_of(head)
+    program = build("races", parts=["retinanet_loss"])
+    forward = emulated.retinanet_loss(Device(program), *arguments)
+    mine = emulated.retinanet_loss(Device(program, "random", schedule), *arguments)
+    assert torch.equal(forward[0], mine[0]) and torch.equal(forward[1], mine[1])

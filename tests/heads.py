@@ -1,0 +1,62 @@
+"""Outputs of a detection head, anchors and ground truth for tests of the fused operators."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from boxes import random_boxes
+from torch import Tensor
+
+
+@dataclass
+class Head:
+    """cls_logits and bbox_regression by level, anchors [N, 4], and for each image boxes [M, 4] and labels [M]."""
+
+    cls_logits: list[Tensor]
+    bbox_regression: list[Tensor]
+    anchors: Tensor
+    gt_boxes: list[Tensor]
+    gt_labels: list[Tensor]
+
+    @property
+    def outputs(self) -> list[Tensor]:
+        return [*self.cls_logits, *self.bbox_regression]
+
+
+def random_head(
+    sizes: list[tuple[int, int]],
+    boxes: list[int],
+    *,
+    per_cell: int = 3,
+    classes: int = 7,
+    layout: str = "planar",
+    dtype: torch.dtype = torch.float32,
+    device: str = "cpu",
+) -> Head:
+    """A head of levels of `sizes` (height, width) for images with so many `boxes`.
+
+    layout: "planar" (contiguous maps), "channels_last", or "rows" ([B, N, K]). Some anchors are close to boxes.
+    """
+    batch = len(boxes)
+    cls_logits, bbox_regression = [], []
+    for height, width in sizes:
+        logits = torch.randn(batch, per_cell * classes, height, width, dtype=torch.float64) * 2 - 2
+        deltas = torch.randn(batch, per_cell * 4, height, width, dtype=torch.float64) * 0.3
+        for values, into in ((logits, cls_logits), (deltas, bbox_regression)):
+            level = values.to(dtype).to(device)
+            if layout == "channels_last":
+                level = level.contiguous(memory_format=torch.channels_last)
+            elif layout == "rows":
+                level = level.permute(0, 2, 3, 1).reshape(batch, height * width * per_cell, -1).contiguous()
+            into.append(level.requires_grad_())
+    count = sum(height * width * per_cell for height, width in sizes)
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    anchors = random_boxes(count, high=40, width=120, height=120).to(wide).to(device)
+    gt_boxes, gt_labels = [], []
+    for number in boxes:
+        chosen = torch.randperm(count)[:number]
+        near = torch.rand(number, 4, dtype=torch.float64).to(wide).to(device)
+        gt_boxes.append(anchors[chosen.to(device)] + near * torch.tensor([-1, -1, 2, 2], device=device))
+        gt_labels.append(torch.randint(0, classes, (number,)).to(device))
+    return Head(cls_logits, bbox_regression, anchors, gt_boxes, gt_labels)
