@@ -1,1 +1,0 @@
-from retina_ops.reference.postprocess import postprocess  # SHIM
