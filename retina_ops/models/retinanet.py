@@ -189,6 +189,16 @@ def _check_targets(targets: Sequence[Target] | None, images: int) -> None:
             raise ValueError(f"boxes of target {index} must be [n, 4], got {list(boxes.shape)}")
         if len(target["labels"]) != len(boxes):
             raise ValueError(f"target {index} has {len(boxes)} boxes and {len(target['labels'])} labels")
-        if not bool((boxes[:, 2:] > boxes[:, :2]).all()):
-            bad = boxes[(boxes[:, 2:] <= boxes[:, :2]).any(dim=1)][0].tolist()
-            raise ValueError(f"boxes must have positive width and height; target {index} has {bad}")
+    if targets:
+        _check_sides([target["boxes"] for target in targets])
+
+
+def _check_sides(boxes: list[Tensor]) -> None:
+    """Waits for the device once; compiled never, and the error is then a RuntimeError."""
+    good = torch.stack([(its[:, 2:] > its[:, :2]).all() for its in boxes]).all()
+    if torch.compiler.is_compiling():
+        torch._assert_async(good, "boxes must have positive width and height")
+    elif not bool(good):
+        for index, its in enumerate(boxes):
+            for bad in its[(its[:, 2:] <= its[:, :2]).any(dim=1)].tolist():
+                raise ValueError(f"boxes must have positive width and height; target {index} has {bad}")

@@ -95,10 +95,13 @@ class FusedRetinaNet(Fused):
             _check_targets(targets)
         original_sizes = []
         for image in images:
-            torch._assert(image.dim() >= 2, f"images must be [C, H, W], got {list(image.shape)}")
+            torch._assert(
+                image.dim() >= 2,
+                f"expecting the last two dimensions of the Tensor to be H and W instead got {image.shape[-2:]}",
+            )
             original_sizes.append((image.shape[-2], image.shape[-1]))
         batch, targets = self.transform(images, targets)
-        if targets is not None:
+        if targets:
             _check_degenerate(targets)
         features = self.backbone(batch.tensors)
         features = [features] if isinstance(features, Tensor) else list(features.values())
@@ -186,9 +189,12 @@ def _check_targets(targets: list[Target] | None) -> None:
 
 
 def _check_degenerate(targets: list[Target]) -> None:
-    """torchvision's error for boxes without area; waits for the device once, not once an image."""
-    bad = [(target["boxes"][:, 2:] <= target["boxes"][:, :2]).any() for target in targets]
-    if not bad or not bool(torch.stack(bad).any()):
+    """torchvision's error for boxes without area; waits for the device once, not once an image, compiled never."""
+    bad = torch.stack([(target["boxes"][:, 2:] <= target["boxes"][:, :2]).any() for target in targets]).any()
+    if torch.compiler.is_compiling():
+        torch._assert_async(~bad, "All bounding boxes should have positive height and width.")
+        return
+    if not bool(bad):
         return
     for index, target in enumerate(targets):
         boxes = target["boxes"]
