@@ -44,4 +44,10 @@ STABLE_TORCH_LIBRARY(retina_ops, m) {
   // The same padded with -1 to [max_output], and how many were kept.
   m.def(
       "nms_padded(Tensor boxes, Tensor scores, Tensor? idxs, float iou_threshold, int max_output) -> (Tensor, Tensor)");
+
+  // soft_nms/: the same inputs; by descending decayed score the taken indices, their decayed scores, and the decays that
+  // made them of the input scores (float32, float64 where boxes or scores are).
+  m.def(
+      "soft_nms(Tensor boxes, Tensor scores, Tensor? idxs, float iou_threshold, bool gaussian, float sigma, "
+      "float min_score) -> (Tensor, Tensor, Tensor)");
 }

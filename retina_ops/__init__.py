@@ -7,6 +7,7 @@ from retina_ops.ops.box_coding import decode_boxes, encode_boxes
 from retina_ops.ops.box_iou import box_iou
 from retina_ops.ops.focal_loss import sigmoid_focal_loss
 from retina_ops.ops.nms import batched_nms, nms, nms_padded
+from retina_ops.ops.soft_nms import soft_nms
 
 __all__ = [
     "__version__",
@@ -19,4 +20,5 @@ __all__ = [
     "nms",
     "nms_padded",
     "sigmoid_focal_loss",
+    "soft_nms",
 ]

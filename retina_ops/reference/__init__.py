@@ -5,6 +5,7 @@ from retina_ops.reference.boxes import box_iou, decode_boxes, encode_boxes
 from retina_ops.reference.focal_loss import sigmoid_focal_loss
 from retina_ops.reference.nms import batched_nms, nms
 from retina_ops.reference.postprocess import postprocess
+from retina_ops.reference.soft_nms import soft_nms
 
 __all__ = [
     "batched_nms",
@@ -15,4 +16,5 @@ __all__ = [
     "nms",
     "postprocess",
     "sigmoid_focal_loss",
+    "soft_nms",
 ]
