@@ -24,6 +24,7 @@ const Runner kRunners[] = {
     {"box_coding", run_box_coding},
     {"match_anchors", run_match_anchors},
     {"nms", run_nms},
+    {"soft_nms", run_soft_nms},
 };
 
 // A folder's name is KERNEL or KERNEL-anything.

@@ -5,6 +5,7 @@ from .boxes import box_coding, box_iou
 from .common import DTYPES, arithmetic, padded_boxes
 from .focal_loss import count_labels, focal_loss, focal_loss_reduced, scale_gradient
 from .nms import nms
+from .soft_nms import soft_nms
 
 __all__ = [
     "DTYPES",
@@ -18,4 +19,5 @@ __all__ = [
     "nms",
     "padded_boxes",
     "scale_gradient",
+    "soft_nms",
 ]
