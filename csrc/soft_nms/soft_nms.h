@@ -29,13 +29,24 @@ struct RoundedMath {
 RETINA_OPS_HOST_DEVICE float exp_of_decay(float y) { return exp_bounded<RoundedMath>(y); }
 
 // The same within 4e-16; 0 for y < -708. Unlike libm's, the same bits everywhere, and a loop of it is vectorised. The
-// Taylor series on |r| <= ln(2) / 2 leaves 5e-18; ln(2) in two parts as in fdlibm's e_exp.c (n times the first is exact).
+// Taylor series on |r| <= ln(2) / 2 leaves 5e-18; ln(2) in two parts as in fdlibm's e_exp.c (n times the first is
+// exact).
 RETINA_OPS_HOST_DEVICE double exp_of_decay(double y) {
   constexpr double kRound = 6755399441055744.0;  // 1.5 * 2^52: what it is added to is rounded to an integer
-  constexpr double kInverseFactorials[] = {1.0 / 6227020800.0, 1.0 / 479001600.0, 1.0 / 39916800.0, 1.0 / 3628800.0,
-                                           1.0 / 362880.0,     1.0 / 40320.0,     1.0 / 5040.0,     1.0 / 720.0,
-                                           1.0 / 120.0,        1.0 / 24.0,        1.0 / 6.0,        0.5,
-                                           1.0,                1.0};
+  constexpr double kInverseFactorials[] = {1.0 / 6227020800.0,
+                                           1.0 / 479001600.0,
+                                           1.0 / 39916800.0,
+                                           1.0 / 3628800.0,
+                                           1.0 / 362880.0,
+                                           1.0 / 40320.0,
+                                           1.0 / 5040.0,
+                                           1.0 / 720.0,
+                                           1.0 / 120.0,
+                                           1.0 / 24.0,
+                                           1.0 / 6.0,
+                                           0.5,
+                                           1.0,
+                                           1.0};
   const double bounded = y < -708.0 ? -708.0 : y;
   const double shifted = RoundedMath::madd(bounded, 1.4426950408889634, kRound);
   const double n = sub_rn(shifted, kRound);

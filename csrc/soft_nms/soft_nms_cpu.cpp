@@ -1,6 +1,6 @@
-// A pair costs a division or two, so the work is to meet few pairs: of n^2 / 2 only those that may overlap are looked at
-// (soft_nms_groups.h), in blocks of vectors, and of these blocks only those where something does overlap are divided. A
-// pair without intersection has a factor of exactly 1, so nothing is lost.
+// A pair costs a division or two, so the work is to meet few pairs: of n^2 / 2 only those that may overlap are looked
+// at (soft_nms_groups.h), in blocks of vectors, and of these blocks only those where something does overlap are
+// divided. A pair without intersection has a factor of exactly 1, so nothing is lost.
 //
 // The box of the highest current score comes from a heap whose keys are old scores. Scores only fall, so a key is never
 // under the true score: a box whose key is its score is the one to take, any other goes back with its score.
@@ -137,11 +137,11 @@ template <class A>
 using TakeBoxes = void (*)(const Segment<A>&, const SoftNmsRule<A>&, Workspace<A>&, Outcome<A>&);
 
 // The loop for one instruction set; what it calls is always inlined and takes on the target.
-#define RETINA_OPS_SOFT_NMS_LOOP(TARGET, NAME)                                                                         \
-  template <bool kGaussian, class A>                                                                                   \
-  TARGET void take_boxes_##NAME(const Segment<A>& segment, const SoftNmsRule<A>& rule, Workspace<A>& work,             \
-                                Outcome<A>& outcome) {                                                                 \
-    take_boxes<kGaussian>(segment, rule, work, outcome);                                                               \
+#define RETINA_OPS_SOFT_NMS_LOOP(TARGET, NAME)                                                             \
+  template <bool kGaussian, class A>                                                                       \
+  TARGET void take_boxes_##NAME(const Segment<A>& segment, const SoftNmsRule<A>& rule, Workspace<A>& work, \
+                                Outcome<A>& outcome) {                                                     \
+    take_boxes<kGaussian>(segment, rule, work, outcome);                                                   \
   }
 
 RETINA_OPS_SOFT_NMS_LOOP(, baseline)

@@ -1,11 +1,11 @@
-// The boxes of one class, grouped by place so that a taken box meets few of those that it does not overlap. CPU only, no
-// torch.
+// The boxes of one class, grouped by place so that a taken box meets few of those that it does not overlap. CPU only,
+// no torch.
 //
 // A group holds boxes of about one height (an octave) from one band of the image, by ascending x1. Groups know the
 // interval that their boxes span in y, and for each box the furthest x2 of those up to it: so which group, and which
 // range of a group, can overlap a box is decided by comparing coordinates. No bound is computed, nothing can round: a
-// pair that is left out has intersection 0, its factor is exactly 1. Boxes without area, or whose area overflows, are in
-// a group that nothing overlaps.
+// pair that is left out has intersection 0, its factor is exactly 1. Boxes without area, or whose area overflows, are
+// in a group that nothing overlaps.
 #pragma once
 
 #include <algorithm>
@@ -30,10 +30,10 @@ class SoftNmsGroups {
 
   // Slots: one box each, and inert ones to fill up.
   std::vector<A> x1, y1, x2, y2, area, score, decay;
-  std::vector<A> reach;           // the greatest x2 of the group's slots up to this one
-  std::vector<int32_t> box_of;    // [slots] number of the box
-  std::vector<size_t> slot_of;    // [boxes]
-  std::vector<size_t> group_of;   // [boxes]
+  std::vector<A> reach;          // the greatest x2 of the group's slots up to this one
+  std::vector<int32_t> box_of;   // [slots] number of the box
+  std::vector<size_t> slot_of;   // [boxes]
+  std::vector<size_t> group_of;  // [boxes]
   std::vector<Group> groups;
 
   // Boxes [n] and their scores [n]; decays are 1.
@@ -73,7 +73,8 @@ class SoftNmsGroups {
     end = group.begin + group.count;
     if (group.count > kLanes && sorted_) {
       end = static_cast<size_t>(std::lower_bound(x1.begin() + first, x1.begin() + last, box.x2) - x1.begin());
-      begin = static_cast<size_t>(std::upper_bound(reach.begin() + first, reach.begin() + last, box.x1) - reach.begin());
+      begin =
+          static_cast<size_t>(std::upper_bound(reach.begin() + first, reach.begin() + last, box.x1) - reach.begin());
     }
     begin = begin / kLanes * kLanes;
     end = (end + kLanes - 1) / kLanes * kLanes;
@@ -168,8 +169,8 @@ void SoftNmsGroups<A>::sort_by_group(const std::vector<Box<A>>& boxes) {
     const Box<A>& box = boxes[i];
     const A height = box.y2 - box.y1;
     const A area_of_box = box_area(box);
-    const bool inert = !(box.x2 > box.x1 && height > A(0) && area_of_box > A(0) &&
-                         area_of_box < std::numeric_limits<A>::infinity());
+    const bool inert =
+        !(box.x2 > box.x1 && height > A(0) && area_of_box > A(0) && area_of_box < std::numeric_limits<A>::infinity());
     entries_[i] = {inert ? kInert : 0, static_cast<int32_t>(i), inert ? A(0) : box.x1};  // no NaN is compared
     if (inert || !sorted_) continue;
     const int octave = std::ilogb(height) + kOctaves / 2;

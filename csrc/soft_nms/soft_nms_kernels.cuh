@@ -8,9 +8,9 @@
 //
 // Floors of a segment with m boxes, of which k are taken: k dependent steps, each a barrier and ten shuffles a warp, of
 // the order of a microsecond; and up to k m / 2 pairs of about 20 instructions on the one multiprocessor that holds the
-// block. Up to a few thousand boxes the steps bound it, above that the pairs. One class of very many boxes so leaves the
-// rest of the device idle: to spread a step over blocks would cost a launch or a wait between blocks for each box taken.
-// A pair without intersection costs no division. Nothing here was timed on a GPU yet.
+// block. Up to a few thousand boxes the steps bound it, above that the pairs. One class of very many boxes so leaves
+// the rest of the device idle: to spread a step over blocks would cost a launch or a wait between blocks for each box
+// taken. A pair without intersection costs no division. Nothing here was timed on a GPU yet.
 #pragma once
 
 #include "common/vector.cuh"
@@ -28,16 +28,16 @@ using SoftNmsArithmetic = std::conditional_t<sizeof(T) == 8 || sizeof(ScoreT) ==
 // Workspace of a call: slots [first, n) are used, first being 0 but in tests of large indices.
 template <class A>
 struct SoftNmsSlots {
-  Box<A>* boxes;         // [n]
-  A* scores;             // [n] input scores
-  A* decays;             // [n] products of factors so far
-  int64_t* inputs;       // [n] input indices
-  int64_t* classes;      // [n] ascending, or null: all of one class
-  int64_t* starts;       // [n] first slots of the segments, in any order
-  int32_t* segments;     // [] how many of them; zero before
-  A* taken_scores;       // [n] by input index: decayed, or -1 where the box is dropped
-  A* taken_decays;       // [n] by input index: of taken boxes
-  int64_t* count;        // [] taken boxes; zero before
+  Box<A>* boxes;      // [n]
+  A* scores;          // [n] input scores
+  A* decays;          // [n] products of factors so far
+  int64_t* inputs;    // [n] input indices
+  int64_t* classes;   // [n] ascending, or null: all of one class
+  int64_t* starts;    // [n] first slots of the segments, in any order
+  int32_t* segments;  // [] how many of them; zero before
+  A* taken_scores;    // [n] by input index: decayed, or -1 where the box is dropped
+  A* taken_decays;    // [n] by input index: of taken boxes
+  int64_t* count;     // [] taken boxes; zero before
   int64_t first, n;
   SoftNmsRule<A> rule;
 };

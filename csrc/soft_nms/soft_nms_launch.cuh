@@ -7,7 +7,7 @@
 namespace retina_ops {
 
 constexpr int64_t kSoftNmsBlocks = 512;      // of segments at once; more are taken in turn
-constexpr int64_t kSoftNmsWideBoxes = 4096;   // boxes of one segment from which a block is wide
+constexpr int64_t kSoftNmsWideBoxes = 4096;  // boxes of one segment from which a block is wide
 
 // Arrays on the device.
 struct SoftNmsDevice {

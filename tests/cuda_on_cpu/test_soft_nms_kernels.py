@@ -28,9 +28,7 @@ def check(
 ) -> int:
     """The operator itself as expectation: decays included. Returns how many boxes were kept."""
     got = emulated.soft_nms(gpu, boxes, scores, threshold, method, sigma, min_score, classes, offset, first)
-    expected = torch.ops.retina_ops.soft_nms(
-        boxes, scores, classes, threshold, method == "gaussian", sigma, min_score
-    )
+    expected = torch.ops.retina_ops.soft_nms(boxes, scores, classes, threshold, method == "gaussian", sigma, min_score)
     for mine, theirs in zip(got, expected, strict=True):
         assert mine.dtype == theirs.dtype and torch.equal(mine, theirs)
     return len(got[0])
