@@ -1,6 +1,6 @@
 // A pair costs a division or two, so the work is to meet few pairs: of n^2 / 2 only those that may overlap are looked
-// at (soft_nms_groups.h), in blocks of vectors, and of these blocks only those where something does overlap are
-// divided. A pair without intersection has a factor of exactly 1, so nothing is lost.
+// at (soft_nms_blocks.h), a block of vectors at a time, and only a block where something does overlap is divided. A
+// pair without intersection has a factor of exactly 1, so nothing is lost.
 //
 // The box of the highest current score comes from a heap whose keys are old scores. Scores only fall, so a key is never
 // under the true score: a box whose key is its score is the one to take, any other goes back with its score.
@@ -14,7 +14,7 @@
 #include "common/isa.h"
 #include "nms/score_order.h"
 #include "soft_nms/soft_nms.h"
-#include "soft_nms/soft_nms_groups.h"
+#include "soft_nms/soft_nms_blocks.h"
 
 namespace retina_ops {
 namespace {
@@ -34,29 +34,27 @@ struct Outcome {
   std::vector<A> scores, decays;
 };
 
-// Multiplies the decays of slots [begin, end), whole blocks, by what `box` makes of them.
+// Multiplies the decays of a block by what `box` makes of them.
 template <bool kGaussian, class A>
-RETINA_OPS_HOST_DEVICE void decay_slots(SoftNmsGroups<A>& groups, size_t begin, size_t end, const Box<A>& box, A area,
+RETINA_OPS_HOST_DEVICE void decay_block(SoftNmsBlocks<A>& blocks, size_t block, const Box<A>& box, A area,
                                         const SoftNmsRule<A>& rule) {
-  constexpr size_t kLanes = SoftNmsGroups<A>::kLanes;
-  for (size_t first = begin; first < end; first += kLanes) {
-    const A* __restrict x1 = groups.x1.data() + first;
-    const A* __restrict y1 = groups.y1.data() + first;
-    const A* __restrict x2 = groups.x2.data() + first;
-    const A* __restrict y2 = groups.y2.data() + first;
-    const A* __restrict areas = groups.area.data() + first;
-    A* __restrict decay = groups.decay.data() + first;
-    A intersection[kLanes];
-    int overlaps = 0;
-    for (size_t k = 0; k < kLanes; ++k) {
-      intersection[k] = box_intersection(box, Box<A>{x1[k], y1[k], x2[k], y2[k]});
-      overlaps |= intersection[k] > A(0) ? 1 : 0;
-    }
-    if (overlaps == 0) continue;
-    for (size_t k = 0; k < kLanes; ++k) {
-      const A iou = div_rn(intersection[k], sub_rn(add_rn(area, areas[k]), intersection[k]));
-      decay[k] = mul_rn(decay[k], soft_nms_factor<kGaussian>(iou, rule));
-    }
+  constexpr size_t kLanes = SoftNmsBlocks<A>::kLanes;
+  const A* __restrict x1 = blocks.x1.data() + block * kLanes;
+  const A* __restrict y1 = blocks.y1.data() + block * kLanes;
+  const A* __restrict x2 = blocks.x2.data() + block * kLanes;
+  const A* __restrict y2 = blocks.y2.data() + block * kLanes;
+  const A* __restrict areas = blocks.area.data() + block * kLanes;
+  A* __restrict decay = blocks.decay.data() + block * kLanes;
+  A intersection[kLanes];
+  int overlaps = 0;
+  for (size_t k = 0; k < kLanes; ++k) {
+    intersection[k] = box_intersection(box, Box<A>{x1[k], y1[k], x2[k], y2[k]});
+    overlaps |= intersection[k] > A(0) ? 1 : 0;
+  }
+  if (overlaps == 0) return;
+  for (size_t k = 0; k < kLanes; ++k) {
+    const A iou = div_rn(intersection[k], sub_rn(add_rn(area, areas[k]), intersection[k]));
+    decay[k] = mul_rn(decay[k], soft_nms_factor<kGaussian>(iou, rule));
   }
 }
 
@@ -89,14 +87,14 @@ RETINA_OPS_HOST_DEVICE void replace_top(std::vector<Key<A>>& heap, const Key<A>&
 // What a thread needs, kept from segment to segment.
 template <class A>
 struct Workspace {
-  SoftNmsGroups<A> groups;
+  SoftNmsBlocks<A> blocks;
   std::vector<Key<A>> heap;
 };
 
 template <bool kGaussian, class A>
 RETINA_OPS_HOST_DEVICE void take_boxes(const Segment<A>& segment, const SoftNmsRule<A>& rule, Workspace<A>& work,
                                        Outcome<A>& outcome) {
-  SoftNmsGroups<A>& groups = work.groups;
+  SoftNmsBlocks<A>& blocks = work.blocks;
   std::vector<Key<A>>& heap = work.heap;
   heap.clear();
   for (size_t i = 0; i < segment.boxes.size(); ++i) {  // descending: a heap already
@@ -105,9 +103,9 @@ RETINA_OPS_HOST_DEVICE void take_boxes(const Segment<A>& segment, const SoftNmsR
   while (!heap.empty()) {
     const Key<A> top = heap.front();
     const auto number = static_cast<size_t>(top.box);
-    const size_t slot = groups.slot_of[number];
-    const A decay = groups.decay[slot];
-    const A score = mul_rn(groups.score[slot], decay);
+    const size_t slot = blocks.slot_of[number];
+    const A decay = blocks.decay[slot];
+    const A score = mul_rn(blocks.score[slot], decay);
     if (score >= rule.min_score && score != top.score) {
       replace_top(heap, {score, top.input, top.box});
       continue;
@@ -116,19 +114,18 @@ RETINA_OPS_HOST_DEVICE void take_boxes(const Segment<A>& segment, const SoftNmsR
     heap.pop_back();
     if (!heap.empty()) replace_top(heap, last);
     const bool taken = score >= rule.min_score;
-    const Box<A> box = groups.box(slot);
-    const A area = groups.area[slot];
+    const Box<A> box = blocks.box(slot);
+    const A area = blocks.area[slot];
     if (taken) {
       outcome.scores[static_cast<size_t>(top.input)] = score;
       outcome.decays[static_cast<size_t>(top.input)] = decay;
     }
-    groups.remove(number);
+    blocks.remove(number);
     if (!taken || heap.empty()) continue;
-    for (const auto& group : groups.groups) {
-      if (!(group.low < box.y2 && group.high > box.y1)) continue;
-      size_t begin, end;
-      groups.range_of(group, box, begin, end);
-      decay_slots<kGaussian>(groups, begin, end, box, area, rule);
+    for (size_t first = 0; first < blocks.blocks(); first += SoftNmsBlocks<A>::kLanes) {
+      for (uint32_t near = blocks.blocks_near(first, box); near != 0; near &= near - 1) {
+        decay_block<kGaussian>(blocks, first + static_cast<size_t>(__builtin_ctz(near)), box, area, rule);
+      }
     }
   }
 }
@@ -210,7 +207,7 @@ SoftNmsTaken<A> soft_nms_taken(const SoftNmsProblem& problem, const SoftNmsParal
     Workspace<A> work;
     for (int64_t s = begin; s < end; ++s) {
       const Segment<A>& segment = segments[static_cast<size_t>(s)];
-      work.groups.assign(segment.boxes, segment.scores);
+      work.blocks.assign(segment.boxes, segment.scores);
       take(segment, rule, work, outcome);
     }
   };

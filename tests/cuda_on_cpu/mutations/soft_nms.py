@@ -72,8 +72,7 @@ MUTATIONS = {
     "soft_nms take: boxes of other threads": Mutation(
         "soft_nms", _KERNELS, "(end - own + kThreads - 1) / kThreads", "end - own", soft_nms, BOTH
     ),
-    "soft_nms write: past the end": Mutation("soft_nms", _KERNELS, "  if (i >= count) return;\n", "", soft_nms, BOTH),
-    "soft_nms rule: a threshold reached is passed": Mutation(
-        "soft_nms", _RULE, "iou > rule.threshold", "iou >= rule.threshold / 2", soft_nms, BOTH
+    "soft_nms write: past the end": Mutation(
+        "soft_nms", _KERNELS, "if (i >= count) return;", "if (i > count) return;", soft_nms, ("sanitizers",)
     ),
 }
