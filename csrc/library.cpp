@@ -74,4 +74,9 @@ STABLE_TORCH_LIBRARY(retina_ops, m) {
       "Tensor[] bbox_regression, Tensor anchors, Tensor gt_boxes, Tensor gt_labels, Tensor matches, "
       "Tensor normalizer, float alpha, float gamma, int box_loss, float smooth_l1_beta, float wx, float wy, float ww, "
       "float wh) -> (Tensor, Tensor)");
+  // soft_nms/: the same inputs; by descending decayed score the taken indices, their decayed scores, and the decays that
+  // made them of the input scores (float32, float64 where boxes or scores are).
+  m.def(
+      "soft_nms(Tensor boxes, Tensor scores, Tensor? idxs, float iou_threshold, bool gaussian, float sigma, "
+      "float min_score) -> (Tensor, Tensor, Tensor)");
 }

@@ -9,6 +9,7 @@ from retina_ops.ops.focal_loss import sigmoid_focal_loss
 from retina_ops.ops.iou_losses import complete_box_iou_loss, distance_box_iou_loss, generalized_box_iou_loss
 from retina_ops.ops.nms import batched_nms, nms, nms_padded
 from retina_ops.ops.retinanet_loss import retinanet_loss
+from retina_ops.ops.soft_nms import soft_nms
 
 __all__ = [
     "__version__",
@@ -28,4 +29,5 @@ __all__ = [
     "nms_padded",
     "retinanet_loss",
     "sigmoid_focal_loss",
+    "soft_nms",
 ]

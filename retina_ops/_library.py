@@ -32,6 +32,7 @@ _OPERATORS = (
     "nms_padded",
     "retinanet_loss",
     "retinanet_loss_backward",
+    "soft_nms",
 )
 
 _cuda_problem: str | None = None

@@ -57,6 +57,7 @@ KERNELS = {
         Path("retinanet_loss/retinanet_loss_classification.cu"),
         Path("retinanet_loss/retinanet_loss_box.cu"),
     ),
+    "soft_nms": (HERE / "kernels_soft_nms.cpp",),
 }
 
 

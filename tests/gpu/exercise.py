@@ -69,6 +69,9 @@ def suppression(count: int, dtype: torch.dtype, device: str) -> list[Tensor]:
         ops.batched_nms(boxes, scores, classes, 0.3),
         *ops.nms_padded(boxes, scores, 0.5, 16),
         *ops.nms_padded(boxes, scores, 0.5, 2 * count + 1, idxs=classes),
+        *ops.soft_nms(boxes, scores, 0.3, "linear", 0.5, 0.0),
+        *ops.soft_nms(boxes, scores.to(dtype), 0.3, "gaussian", 0.5, 1.0),
+        *ops.soft_nms(boxes, scores, 0.3, "gaussian", 0.2, 0.0, idxs=classes),
     ]
 
 

@@ -7,6 +7,7 @@ from .focal_loss import count_labels, focal_loss, focal_loss_reduced, scale_grad
 from .iou_losses import IOU_LOSSES, iou_loss, iou_loss_reduced
 from .nms import nms
 from .retinanet_loss import retinanet_loss
+from .soft_nms import soft_nms
 
 __all__ = [
     "DTYPES",
@@ -26,4 +27,5 @@ __all__ = [
     "padded_boxes",
     "retinanet_loss",
     "scale_gradient",
+    "soft_nms",
 ]
