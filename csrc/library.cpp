@@ -44,4 +44,11 @@ STABLE_TORCH_LIBRARY(retina_ops, m) {
   // The same padded with -1 to [max_output], and how many were kept.
   m.def(
       "nms_padded(Tensor boxes, Tensor scores, Tensor? idxs, float iou_threshold, int max_output) -> (Tensor, Tensor)");
+
+  // postprocess/: levels are [B, anchors, C] or [B, anchors of a cell, C, cells]; anchors [anchors, 4] and image_sizes
+  // [B, 2] in float32 or float64. Boxes [B, D, 4], scores and labels [B, D], counts [B].
+  m.def(
+      "postprocess(Tensor[] cls_logits, Tensor[] bbox_regression, Tensor anchors, Tensor image_sizes, "
+      "float score_threshold, int topk, float nms_threshold, int detections_per_image, float wx, float wy, float ww, "
+      "float wh) -> (Tensor, Tensor, Tensor, Tensor)");
 }

@@ -7,6 +7,7 @@ from retina_ops.ops.box_coding import decode_boxes, encode_boxes
 from retina_ops.ops.box_iou import box_iou
 from retina_ops.ops.focal_loss import sigmoid_focal_loss
 from retina_ops.ops.nms import batched_nms, nms, nms_padded
+from retina_ops.ops.postprocess import postprocess
 
 __all__ = [
     "__version__",
@@ -18,5 +19,6 @@ __all__ = [
     "match_anchors",
     "nms",
     "nms_padded",
+    "postprocess",
     "sigmoid_focal_loss",
 ]

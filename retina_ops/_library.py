@@ -26,6 +26,7 @@ _OPERATORS = (
     "match_anchors",
     "nms",
     "nms_padded",
+    "postprocess",
 )
 
 _cuda_problem: str | None = None
