@@ -8,7 +8,6 @@
 #include <algorithm>
 #include <atomic>
 
-#include "box_coding/box_coding_cpu.h"
 #include "common/isa.h"
 #include "postprocess/postprocess.h"
 
@@ -187,13 +186,7 @@ struct Slabs {
 // From the candidates of an image to its detections.
 template <class A, class S>
 void take_image(const PostprocessProblem& problem, const Slabs<S>& slabs, int64_t image, const ParallelFor& parallel) {
-  const double* w = problem.weights;
-  BoxCoding<A> coding{};
-  coding.weight_x = static_cast<A>(w[0]);
-  coding.weight_y = static_cast<A>(w[1]);
-  coding.weight_w = static_cast<A>(w[2]);
-  coding.weight_h = static_cast<A>(w[3]);
-  coding.log_limit = static_cast<A>(kBoxLogLimit);
+  const BoxCoding<A> coding = coding_of<A>(problem);
   std::vector<Box<A>> boxes;
   std::vector<S> scores;
   std::vector<int64_t> labels;

@@ -1,6 +1,9 @@
 // Post-processing of a batch over plain memory, on the CPU. No torch.
 #pragma once
 
+#include <algorithm>
+
+#include "box_coding/box_coding_cpu.h"
 #include "common/head_levels.h"
 #include "nms/nms_cpu.h"
 
@@ -23,6 +26,15 @@ struct PostprocessProblem {
   int64_t* labels;  // [batch, D]
   int64_t* counts;  // [batch]
 };
+
+// The weights and the limit of the sizes; an image's borders are not in it.
+template <class A>
+BoxCoding<A> coding_of(const PostprocessProblem& problem) {
+  BoxCodingProblem coding{};
+  std::copy(problem.weights, problem.weights + 4, coding.weights);
+  coding.image_height = -1.0;
+  return coding_of<A>(coding);
+}
 
 // Fills the outputs; what is left over becomes 0, labels -1.
 void postprocess_images(const PostprocessProblem& problem, const ParallelFor& parallel);

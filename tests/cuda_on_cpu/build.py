@@ -51,6 +51,7 @@ KERNELS = {
         Path("focal_loss/focal_loss_soft.cu"),
     ),
     "nms": (HERE / "kernels_nms.cpp",),
+    "postprocess": (HERE / "kernels_postprocess.cpp",),
 }
 
 

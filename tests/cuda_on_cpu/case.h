@@ -61,3 +61,4 @@ CASE_RUNNER(run_box_iou);
 CASE_RUNNER(run_box_coding);
 CASE_RUNNER(run_match_anchors);
 CASE_RUNNER(run_nms);
+CASE_RUNNER(run_postprocess);

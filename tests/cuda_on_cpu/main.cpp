@@ -24,6 +24,7 @@ const Runner kRunners[] = {
     {"box_coding", run_box_coding},
     {"match_anchors", run_match_anchors},
     {"nms", run_nms},
+    {"postprocess", run_postprocess},
 };
 
 // A folder's name is KERNEL or KERNEL-anything.

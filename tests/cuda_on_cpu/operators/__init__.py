@@ -5,6 +5,7 @@ from .boxes import box_coding, box_iou
 from .common import DTYPES, arithmetic, padded_boxes
 from .focal_loss import count_labels, focal_loss, focal_loss_reduced, scale_gradient
 from .nms import nms
+from .postprocess import postprocess
 
 __all__ = [
     "DTYPES",
@@ -17,5 +18,6 @@ __all__ = [
     "match_anchors",
     "nms",
     "padded_boxes",
+    "postprocess",
     "scale_gradient",
 ]
