@@ -1,4 +1,4 @@
-"""postprocess against its definition: every dtype and order in memory, ties, odd values, every path of the selection."""
+"""postprocess against its definition: dtypes, orders in memory, ties, odd values, every path of the selection."""
 
 from __future__ import annotations
 

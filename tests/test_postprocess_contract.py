@@ -48,7 +48,8 @@ def test_compiles_with_sizes_as_numbers(device: str) -> None:
         assert torch.equal(left, right)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
 def test_replays_in_a_cuda_graph(dtype: torch.dtype) -> None:
     """A capture fails on any host synchronisation; replays read new logits, deltas and image sizes."""
@@ -69,7 +70,8 @@ def test_replays_in_a_cuda_graph(dtype: torch.dtype) -> None:
             assert torch.equal(left, right)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_does_not_synchronise() -> None:
     """Neither with sizes on the device nor with a list, which is copied from pinned memory."""
     maps = head_outputs(2, 5, device="cuda")
@@ -110,7 +112,7 @@ def test_rejects_bad_levels(device: str) -> None:
         postprocess(logits, deltas[:3], anchors, IMAGES)
     with pytest.raises(RuntimeError, match=r"postprocess: level 0 must be cls_logits .* got \[2, 9, 12, 9\]"):
         postprocess(logits, [level[:, :7] for level in deltas], anchors, IMAGES)
-    with pytest.raises(RuntimeError, match="postprocess: cls_logits must be float16, .* got int64"):
+    with pytest.raises(RuntimeError, match=r"postprocess: cls_logits must be float16, .* got int64"):
         postprocess([level.long() for level in logits], deltas, anchors, IMAGES)
     with pytest.raises(RuntimeError, match="the levels of cls_logits must have one dtype and device, got float32"):
         postprocess([logits[0], *(level.double() for level in logits[1:])], deltas, anchors, IMAGES)

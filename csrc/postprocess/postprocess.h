@@ -97,9 +97,8 @@ RETINA_OPS_HOST_DEVICE uint32_t place_of_key(KeyOf<S> key) {
 RETINA_OPS_HOST_DEVICE uint32_t place_of(const HeadLevel& level, uint32_t offset, uint32_t channels) {
   if (!level.is_planar) return offset;
   const auto cells = static_cast<uint32_t>(level.cells);
-  const uint32_t plane = offset / cells;
-  const uint32_t a = plane / channels;
-  return ((offset - plane * cells) * static_cast<uint32_t>(level.per_cell) + a) * channels + (plane - a * channels);
+  const uint32_t plane = offset / cells;  // a * channels + c
+  return (offset - plane * cells) * static_cast<uint32_t>(level.per_cell) * channels + plane;
 }
 
 template <class A>

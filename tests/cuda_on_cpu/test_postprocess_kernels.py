@@ -10,6 +10,7 @@ from torch import Tensor
 from retina_ops import reference
 
 from . import operators as emulated
+from .build import build
 from .device import Device
 from .inputs import DTYPES, HALF
 
@@ -77,3 +78,20 @@ def test_all_detections_of_one_class(gpu: Device) -> None:
     logits, deltas, anchors = head_outputs(2, 1, sizes=((16, 16), (8, 8)), kind="dense")
     for threshold in (0.0, 0.3, 0.9):
         check(gpu, (logits, deltas, anchors, SIZES), nms_threshold=threshold, detections_per_image=2000)
+
+
+def test_large_indices(gpu: Device) -> None:
+    """The first image lies past 2^31 of every array."""
+    for dtype in (torch.float32, torch.bfloat16):
+        maps = head_outputs(2, 11, sizes=((20, 21), (3, 2)), kind="dense", dtype=dtype)
+        near, far = (emulated.postprocess(gpu, *maps, SIZES, first=first) for first in (0, 2**31 // 66 + 1))
+        for left, right in zip(near, far, strict=True):
+            assert torch.equal(left, right)
+
+
+def test_random_schedules_change_nothing(schedule: int) -> None:
+    """Candidates are collected in any order, the last block is any, and the results are the same."""
+    gpu = Device(build("races"), "random", schedule)
+    for kind in ("trained", "ties"):
+        maps = head_outputs(1, 11, sizes=((22, 21), (3, 2)), kind=kind)
+        check(gpu, (*maps, SIZES[:1]), topk=100)

@@ -14,7 +14,7 @@ import torch
 
 from ..build import CSRC, build
 from ..device import Device, Report
-from . import anchor_matching, boxes, focal_loss, nms
+from . import anchor_matching, boxes, focal_loss, nms, postprocess
 from .plan import Mutation
 
 MUTATIONS: dict[str, Mutation] = {
@@ -22,6 +22,7 @@ MUTATIONS: dict[str, Mutation] = {
     **boxes.MUTATIONS,
     **anchor_matching.MUTATIONS,
     **nms.MUTATIONS,
+    **postprocess.MUTATIONS,
 }
 
 
