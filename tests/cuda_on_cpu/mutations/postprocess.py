@@ -130,7 +130,7 @@ MUTATIONS = {
         "postprocess",
         _SELECT,
         "state.is_open = before + counts[bin] > capacity",
-        "state.is_open = false",
+        "state.is_open = before + counts[bin] > 1000 * capacity",
         crowded,
         RESULT,
     ),
