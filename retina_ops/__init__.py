@@ -8,6 +8,7 @@ from retina_ops.ops.box_iou import box_iou, complete_box_iou, distance_box_iou, 
 from retina_ops.ops.focal_loss import sigmoid_focal_loss
 from retina_ops.ops.iou_losses import complete_box_iou_loss, distance_box_iou_loss, generalized_box_iou_loss
 from retina_ops.ops.nms import batched_nms, nms, nms_padded
+from retina_ops.ops.postprocess import postprocess
 from retina_ops.ops.retinanet_loss import retinanet_loss
 from retina_ops.ops.soft_nms import soft_nms
 
@@ -27,6 +28,7 @@ __all__ = [
     "match_anchors",
     "nms",
     "nms_padded",
+    "postprocess",
     "retinanet_loss",
     "sigmoid_focal_loss",
     "soft_nms",

@@ -33,6 +33,7 @@ _OPERATORS = (
     "retinanet_loss",
     "retinanet_loss_backward",
     "soft_nms",
+    "postprocess",
 )
 
 _cuda_problem: str | None = None

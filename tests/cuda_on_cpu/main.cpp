@@ -29,6 +29,7 @@ const Runner kRunners[] = {
     {"nms", run_nms},
     {"retinanet_loss", run_retinanet_loss},
     {"soft_nms", run_soft_nms},
+    {"postprocess", run_postprocess},
 };
 // clang-format on
 
