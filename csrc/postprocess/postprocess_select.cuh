@@ -114,7 +114,7 @@ __device__ __forceinline__ void for_each_candidate(const PostprocessScan<T>& a, 
 // Writes the slabs' candidates from `least` on into `keys`, in any order; counts them in `found`.
 // again: only of slabs whose candidates did not fit at first. launch: a block a strip of all slabs.
 template <class T>
-__global__ void __launch_bounds__(kPostprocessThreads) postprocess_collect_kernel(PostprocessScan<T> a, bool again) {
+__global__ void __launch_bounds__(kPostprocessThreads, 4) postprocess_collect_kernel(PostprocessScan<T> a, bool again) {
   using S = ArithmeticOf<T>;
   RETINA_OPS_SHARED(KeyOf<S>[kPostprocessStaged], staged);
   RETINA_OPS_SHARED(unsigned, count);

@@ -113,13 +113,6 @@ MUTATIONS = {
     "postprocess narrow: no barrier before the bins": Mutation(
         "postprocess", _SELECT, "  __syncthreads();\n  unsigned* bins", "  unsigned* bins", crowded
     ),
-    "postprocess narrow: no fence": Mutation(
-        "postprocess",
-        _SELECT,
-        "  __threadfence();\n  __syncthreads();\n  if (threadIdx.x == 0) is_last",
-        "  if (threadIdx.x == 0) is_last",
-        crowded,
-    ),
     "postprocess narrow: bins are left": Mutation(
         "postprocess", _SELECT, "    bins[thread * kEach + i] = 0;\n", "", crowded, RESULT
     ),
@@ -145,7 +138,12 @@ MUTATIONS = {
         "postprocess", _DETECT, "sorted[i] = i < count ? own[i] : KeyOf<S>(0);", "sorted[i] = own[i];", trained, RESULT
     ),
     "postprocess decode: past the candidates": Mutation(
-        "postprocess", _DETECT, "state.found < topk ? state.found : topk", "topk", trained, RESULT
+        "postprocess",
+        _DETECT,
+        "state.found < topk ? state.found : topk",
+        "state.found < topk ? topk : topk",
+        trained,
+        RESULT,
     ),
     "postprocess decode: equal scores of levels collide": Mutation(
         "postprocess",
