@@ -41,13 +41,18 @@ def main() -> None:
         assert torch.equal(padded[: int(count)], kept) and int(count) == len(kept)
         expected = reference.batched_nms(first, scores, classes, 0.3)
         assert torch.equal(ops.batched_nms(first, scores, classes, 0.3), expected)
+        for method in ("linear", "gaussian"):
+            keep, decayed = ops.soft_nms(first, scores, 0.3, method, idxs=classes)
+            expected, expected_scores = reference.soft_nms(first, scores, 0.3, method, idxs=classes)
+            assert torch.equal(keep, expected)
+            close(decayed, expected_scores)
         other = boxes(400, dtype)
         deltas = ops.encode_boxes(other, first)
         close(deltas, reference.encode_boxes(other, first))
         close(ops.decode_boxes(deltas, first), reference.decode_boxes(deltas, first))
     compiled = torch.compile(ops.nms, backend="eager", fullgraph=True)
     assert torch.equal(compiled(first, scores, 0.5), kept)
-    print("8 operators agree with their references")
+    print("9 operators agree with their references")
 
 
 if __name__ == "__main__":

@@ -17,8 +17,8 @@ STABLE_TORCH_LIBRARY(retina_ops, m) {
   // grad *= scale, a scalar tensor; nothing is read or written where scale is 1.
   m.def("scale_gradient_(Tensor(a!) grad, Tensor scale) -> ()");
 
-  // box_iou/: [..., N, 4] and [..., M, 4] to [..., N, M], float32 (float64 for float64); kind 0 generalized, 1 distance,
-  // 2 complete, 3 plain. A gradient that is not asked for is an empty tensor.
+  // box_iou/: [..., N, 4] and [..., M, 4] to [..., N, M], float32 (float64 for float64); kind 0 generalized, 1
+  // distance, 2 complete, 3 plain. A gradient that is not asked for is an empty tensor.
   m.def("box_iou(Tensor boxes1, Tensor boxes2, int kind, float eps) -> Tensor");
   m.def(
       "box_iou_backward(Tensor grad, Tensor boxes1, Tensor boxes2, int kind, float eps, bool for_boxes1, "
@@ -61,6 +61,12 @@ STABLE_TORCH_LIBRARY(retina_ops, m) {
   m.def(
       "nms_padded(Tensor boxes, Tensor scores, Tensor? idxs, float iou_threshold, int max_output) -> (Tensor, Tensor)");
 
+  // soft_nms/: the same inputs; by descending decayed score the taken indices, their decayed scores, and the decays
+  // that made them of the input scores (float32, float64 where boxes or scores are).
+  m.def(
+      "soft_nms(Tensor boxes, Tensor scores, Tensor? idxs, float iou_threshold, bool gaussian, float sigma, "
+      "float min_score) -> (Tensor, Tensor, Tensor)");
+
   // retinanet_loss/: levels [B, N, C] or planar [B, A, C, cells] (common/head_levels.h), C = K and 4; anchors [A, 4];
   // gt_boxes [B, M, 4] and gt_labels int64 [B, M] padded; matches int64 [B, A]; normalizer float64 [B]. Both losses,
   // and the gradients of all levels one after the other (empty tensors unless with_grad).
@@ -74,4 +80,11 @@ STABLE_TORCH_LIBRARY(retina_ops, m) {
       "Tensor[] bbox_regression, Tensor anchors, Tensor gt_boxes, Tensor gt_labels, Tensor matches, "
       "Tensor normalizer, float alpha, float gamma, int box_loss, float smooth_l1_beta, float wx, float wy, float ww, "
       "float wh) -> (Tensor, Tensor)");
+
+  // postprocess/: levels are [B, anchors, C] or [B, anchors of a cell, C, cells]; anchors [anchors, 4] and image_sizes
+  // [B, 2] in float32 or float64. Boxes [B, D, 4], scores and labels [B, D], counts [B].
+  m.def(
+      "postprocess(Tensor[] cls_logits, Tensor[] bbox_regression, Tensor anchors, Tensor image_sizes, "
+      "float score_threshold, int topk, float nms_threshold, int detections_per_image, float wx, float wy, float ww, "
+      "float wh) -> (Tensor, Tensor, Tensor, Tensor)");
 }

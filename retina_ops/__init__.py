@@ -9,7 +9,9 @@ from retina_ops.ops.focal_loss import sigmoid_focal_loss
 from retina_ops.ops.iou_losses import complete_box_iou_loss, distance_box_iou_loss, generalized_box_iou_loss
 from retina_ops.ops.nms import batched_nms, nms, nms_padded
 from retina_ops.ops.normalization import EmaNormalizer
+from retina_ops.ops.postprocess import postprocess
 from retina_ops.ops.retinanet_loss import retinanet_loss
+from retina_ops.ops.soft_nms import soft_nms
 from retina_ops.patching import patch_torchvision, unpatch_torchvision
 
 __all__ = [
@@ -30,7 +32,9 @@ __all__ = [
     "nms",
     "nms_padded",
     "patch_torchvision",
+    "postprocess",
     "retinanet_loss",
     "sigmoid_focal_loss",
+    "soft_nms",
     "unpatch_torchvision",
 ]

@@ -32,6 +32,8 @@ _OPERATORS = (
     "nms_padded",
     "retinanet_loss",
     "retinanet_loss_backward",
+    "soft_nms",
+    "postprocess",
 )
 
 _cuda_problem: str | None = None

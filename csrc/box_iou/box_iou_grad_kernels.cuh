@@ -31,23 +31,23 @@ __device__ __forceinline__ A warp_sum_of_four(A x1, A y1, A x2, A y2) {
 }
 
 // Arrays are contiguous.
-template <class T>
+template <class A>
 struct IouGradArguments {
-  const T* boxes1;              // [batch, n, 4]
-  const T* boxes2;              // [batch, m, 4]
-  const ArithmeticOf<T>* grad;  // [batch, n, m]
+  const void* boxes1;  // [batch, n, 4] of `dtype`
+  const void* boxes2;  // [batch, m, 4] of `dtype`
+  Dtype dtype;
+  const A* grad;  // [batch, n, m]
   int64_t batch, n, m;
   double* row_sums;     // [column tiles, batch * n, 4], or null
   double* column_sums;  // [row tiles, batch * m, 4], or null
-  IouEps<ArithmeticOf<T>> eps;
+  IouEps<A> eps;
   bool aligned;         // boxes allow accesses of four values
   int64_t first_block;  // added to the block's index: 0 but in tests of large indices
 };
 
 // launch: batch * ceil(n / kIouGradRows) * ceil(m / kIouThreads) blocks of kIouThreads.
-template <class T, IouKind K>
-__global__ void __launch_bounds__(kIouThreads) box_iou_grad_kernel(IouGradArguments<T> a) {
-  using A = ArithmeticOf<T>;
+template <class A, IouKind K>
+__global__ void __launch_bounds__(kIouThreads) box_iou_grad_kernel(IouGradArguments<A> a) {
   RETINA_OPS_SHARED(MeasuredBox<A>[kIouGradRows], rows);
   RETINA_OPS_SHARED(A[kIouGradRows][kIouWarps][4], sums);
   const int64_t column_tiles = ceil_div<int64_t>(a.m, kIouThreads);
@@ -60,12 +60,13 @@ __global__ void __launch_bounds__(kIouThreads) box_iou_grad_kernel(IouGradArgume
   const int64_t column = column_tile * kIouThreads + threadIdx.x;
   const int count = static_cast<int>(a.n - row < kIouGradRows ? a.n - row : kIouGradRows);
   if (threadIdx.x < static_cast<unsigned>(count)) {
-    rows[threadIdx.x] = measured<K, A, FusedMath>(load_box(a.boxes1, image * a.n + row + threadIdx.x, a.aligned));
+    rows[threadIdx.x] =
+        measured<K, A, FusedMath>(load_box_of<A>(a.boxes1, a.dtype, image * a.n + row + threadIdx.x, a.aligned));
   }
   const bool exists = column < a.m;
   const Box<A> none{A(0), A(0), A(0), A(0)};
   const MeasuredBox<A> mine =
-      measured<K, A, FusedMath>(exists ? load_box(a.boxes2, image * a.m + column, a.aligned) : none);
+      measured<K, A, FusedMath>(exists ? load_box_of<A>(a.boxes2, a.dtype, image * a.m + column, a.aligned) : none);
   const A* grad = a.grad + (image * a.n + row) * a.m + column;
   Box<A> total = none;
   __syncthreads();

@@ -5,29 +5,21 @@
 // a box needs of itself alone, its area and its aspect's angle, is computed once a block.
 #pragma once
 
+#include "common/box_access.cuh"
 #include "common/iou_terms.h"
-#include "common/vector.cuh"
 
 namespace retina_ops {
 
 constexpr int kIouThreads = 128;
 constexpr int kIouRows = 32;
 
-template <class T>
-__device__ __forceinline__ Box<ArithmeticOf<T>> load_box(const T* boxes, int64_t index, bool aligned) {
-  ArithmeticOf<T> values[4];
-  load_pack(boxes + 4 * index, 4, aligned, values);
-  return {values[0], values[1], values[2], values[3]};
-}
-
-// boxes1: [batch, n, 4]; boxes2: [batch, m, 4]; iou: [batch, n, m]. first_block is added to the block's index, 0 but in
-// tests of large indices.
-// launch: batch * ceil(n / kIouRows) * ceil(m / (kIouThreads * kPack)) blocks of kIouThreads.
-template <class T, IouKind K, int kPack>
+// boxes1: [batch, n, 4] and boxes2: [batch, m, 4] of `dtype`; iou: [batch, n, m]. first_block is added to the block's
+// index, 0 but in tests of large indices. launch: batch * ceil(n / kIouRows) * ceil(m / (kIouThreads * kPack)) blocks
+// of kIouThreads.
+template <class A, IouKind K, int kPack>
 __global__ void __launch_bounds__(kIouThreads)
-    box_iou_kernel(const T* boxes1, const T* boxes2, int64_t n, int64_t m, IouEps<ArithmeticOf<T>> eps,
-                   ArithmeticOf<T>* iou, bool aligned, int64_t first_block) {
-  using A = ArithmeticOf<T>;
+    box_iou_kernel(const void* boxes1, const void* boxes2, Dtype dtype, int64_t n, int64_t m, IouEps<A> eps, A* iou,
+                   bool aligned, int64_t first_block) {
   RETINA_OPS_SHARED(MeasuredBox<A>[kIouRows], rows);
   const int64_t column_tiles = ceil_div<int64_t>(m, kIouThreads * kPack);
   const int64_t row_tiles = ceil_div<int64_t>(n, kIouRows);
@@ -38,13 +30,15 @@ __global__ void __launch_bounds__(kIouThreads)
   const int64_t row = (row_tile - image * row_tiles) * kIouRows;
   const int count = static_cast<int>(n - row < kIouRows ? n - row : kIouRows);
   if (threadIdx.x < static_cast<unsigned>(count)) {
-    rows[threadIdx.x] = measured<K, A, FusedMath>(load_box(boxes1, image * n + row + threadIdx.x, aligned));
+    rows[threadIdx.x] =
+        measured<K, A, FusedMath>(load_box_of<A>(boxes1, dtype, image * n + row + threadIdx.x, aligned));
   }
   MeasuredBox<A> mine[kPack];
 #pragma unroll
   for (int i = 0; i < kPack; ++i) {
     const Box<A> none{A(0), A(0), A(0), A(0)};
-    mine[i] = measured<K, A, FusedMath>(column + i < m ? load_box(boxes2, image * m + column + i, aligned) : none);
+    mine[i] = measured<K, A, FusedMath>(column + i < m ? load_box_of<A>(boxes2, dtype, image * m + column + i, aligned)
+                                                       : none);
   }
   __syncthreads();
   if (column >= m) return;

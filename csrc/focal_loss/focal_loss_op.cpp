@@ -111,8 +111,7 @@ std::tuple<Tensor, Tensor> sigmoid_focal_loss_reduced_cpu(const Tensor& inputs, 
     }
     divisor = static_cast<double>(counted);
   }
-  Tensor grad = with_grad ? new_output(arguments)
-                          : torch::stable::new_empty(arguments.inputs, {0});
+  Tensor grad = with_grad ? new_output(arguments) : torch::stable::new_empty(arguments.inputs, {0});
   if (with_grad) {
     problem.order = 1;
     problem.derivative = grad.mutable_data_ptr();

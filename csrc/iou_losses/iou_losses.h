@@ -21,7 +21,10 @@ RETINA_OPS_HOST_DEVICE IouLossTerms<T> iou_loss(const Box<T>& predicted, const B
   const T others = K == IouLoss::kComplete ? T(1e-7) : eps;
   const IouTerms<T> terms = iou_terms<K, IouReading::kLoss, T, Math>(
       measured<K, T, Math>(predicted), measured<K, T, Math>(target), IouEps<T>{others, others, eps});
-  return {terms.value, terms.for_a, terms.for_b};
+  const Box<T>& a = terms.for_a;
+  const Box<T>& b = terms.for_b;
+  // Coordinate by coordinate: GCC does not vectorise a loop that copies a whole box.
+  return {terms.value, {a.x1, a.y1, a.x2, a.y2}, {b.x1, b.y1, b.x2, b.y2}};
 }
 
 }  // namespace retina_ops

@@ -2,12 +2,11 @@
 //
 // Floors for float32: 36 bytes a pair for the loss, 48 for a sum and the gradient by one set of boxes; about 70
 // operations and 2 divisions (7 for complete), which hide behind the memory. A thread owns one pair: four coordinates
-// are one 16-byte access (8 bytes for half). Dtypes are told apart at run time, the same way by all threads: one kernel
-// serves every mixture.
+// are one 16-byte access (8 bytes for half). One kernel serves every mixture of dtypes.
 #pragma once
 
 #include "common/block.cuh"
-#include "common/vector.cuh"
+#include "common/box_access.cuh"
 #include "iou_losses/iou_losses_cpu.h"
 
 namespace retina_ops {
@@ -32,38 +31,6 @@ struct IouLossKernelArguments {
   int64_t n;
   bool aligned;  // every array of boxes allows accesses of four values
 };
-
-template <class A, class T>
-__device__ __forceinline__ Box<A> load_typed(const void* boxes, int64_t i, bool aligned) {
-  A values[4];
-  load_pack(static_cast<const T*>(boxes) + 4 * i, 4, aligned, values);
-  return {values[0], values[1], values[2], values[3]};
-}
-
-template <class A>
-__device__ __forceinline__ Box<A> load_box_of(const void* boxes, Dtype dtype, int64_t i, bool aligned) {
-  if constexpr (sizeof(A) == sizeof(double)) {
-    return load_typed<A, double>(boxes, i, aligned);
-  } else {
-    if (dtype == Dtype::kFloat32) return load_typed<A, float>(boxes, i, aligned);
-    if (dtype == Dtype::kFloat16) return load_typed<A, __half>(boxes, i, aligned);
-    return load_typed<A, __nv_bfloat16>(boxes, i, aligned);
-  }
-}
-
-// factor * box to boxes[i].
-template <class A>
-__device__ __forceinline__ void store_box_of(void* boxes, Dtype dtype, int64_t i, bool aligned, const Box<A>& box,
-                                             A factor) {
-  const A values[4] = {box.x1 * factor, box.y1 * factor, box.x2 * factor, box.y2 * factor};
-  if constexpr (sizeof(A) == sizeof(double)) {
-    store_pack(static_cast<double*>(boxes) + 4 * i, 4, aligned, values);
-  } else {
-    if (dtype == Dtype::kFloat32) return store_pack(static_cast<float*>(boxes) + 4 * i, 4, aligned, values);
-    if (dtype == Dtype::kFloat16) return store_pack(static_cast<__half*>(boxes) + 4 * i, 4, aligned, values);
-    store_pack(static_cast<__nv_bfloat16*>(boxes) + 4 * i, 4, aligned, values);
-  }
-}
 
 template <class A, IouLoss K>
 __device__ __forceinline__ IouLossTerms<A> terms_of_pair(const IouLossKernelArguments<A>& a, int64_t i) {

@@ -5,21 +5,12 @@
 #include <tuple>
 
 #include "common/cuda_op.cuh"
+#include "common/sort.cuh"
 #include "nms/nms_launch.cuh"
 #include "nms/nms_op.h"
 
 namespace retina_ops {
 namespace {
-
-// The permutation of a stable sort of a vector.
-Tensor stable_argsort(const Tensor& values, bool descending) {
-  std::array<StableIValue, 4> stack{torch::stable::detail::from(values),
-                                    torch::stable::detail::from(std::optional<bool>(true)),
-                                    torch::stable::detail::from(int64_t(0)), torch::stable::detail::from(descending)};
-  TORCH_ERROR_CODE_CHECK(torch_call_dispatcher("aten::sort", "stable", stack.data(), TORCH_ABI_VERSION));
-  const Tensor sorted = torch::stable::detail::to<Tensor>(stack[0]);
-  return torch::stable::detail::to<Tensor>(stack[1]);
-}
 
 Tensor gather(const Tensor& values, const Tensor& indices) {
   std::array<StableIValue, 3> stack{torch::stable::detail::from(values), torch::stable::detail::from(int64_t(0)),

@@ -18,6 +18,7 @@ from retina_ops.reference.iou_losses import (
 from retina_ops.reference.nms import batched_nms, nms
 from retina_ops.reference.postprocess import postprocess
 from retina_ops.reference.retinanet_loss import retinanet_loss
+from retina_ops.reference.soft_nms import soft_nms
 
 __all__ = [
     "batched_nms",
@@ -35,4 +36,5 @@ __all__ = [
     "postprocess",
     "retinanet_loss",
     "sigmoid_focal_loss",
+    "soft_nms",
 ]

@@ -16,7 +16,7 @@ def postprocess(
     cls_logits: Sequence[Tensor],
     bbox_regression: Sequence[Tensor],
     anchors: Tensor,
-    image_sizes: Sequence[tuple[int, int]],
+    image_sizes: Sequence[tuple[int, int]] | Tensor,
     *,
     score_threshold: float = 0.05,
     topk: int = 1000,
@@ -24,7 +24,11 @@ def postprocess(
     detections_per_image: int = 300,
     box_weights: Weights = (1, 1, 1, 1),
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The definition of :func:`retina_ops.postprocess`, image by image and level by level."""
+    """The definition of :func:`retina_ops.postprocess`, image by image and level by level.
+
+    The float32 score is the float32 nearest to the true sigmoid: torch's own float32 sigmoid depends on the device and
+    on the place in the tensor, and so does the order of scores an ulp apart.
+    """
     logits, deltas = by_anchor(cls_logits, bbox_regression)
     level_anchors = anchors.split([level.shape[1] for level in logits])
     batch, wide = len(image_sizes), torch.float64 if logits[0].dtype == torch.float64 else torch.float32
@@ -33,10 +37,11 @@ def postprocess(
     scores = anchors.new_zeros(batch, detections_per_image, dtype=wide)
     labels = anchors.new_full((batch, detections_per_image), -1, dtype=torch.int64)
     counts = anchors.new_zeros(batch, dtype=torch.int64)
-    for image, size in enumerate(image_sizes):
+    sizes = image_sizes.tolist() if isinstance(image_sizes, Tensor) else image_sizes
+    for image, size in enumerate(sizes):
         found = []
         for level, box, its_anchors in zip(logits, deltas, level_anchors, strict=True):
-            level_scores = torch.sigmoid(level[image].to(wide)).flatten()
+            level_scores = torch.sigmoid(level[image].double()).to(wide).flatten()
             above = torch.where(level_scores > level_scores.new_tensor(score_threshold))[0]
             best, order = level_scores[above].sort(descending=True, stable=True)
             kept = above[order[:topk]]

@@ -57,6 +57,8 @@ KERNELS = {
         Path("retinanet_loss/retinanet_loss_classification.cu"),
         Path("retinanet_loss/retinanet_loss_box.cu"),
     ),
+    "soft_nms": (HERE / "kernels_soft_nms.cpp",),
+    "postprocess": (HERE / "kernels_postprocess.cpp",),
 }
 
 

@@ -64,3 +64,5 @@ CASE_RUNNER(run_iou_loss);
 CASE_RUNNER(run_match_anchors);
 CASE_RUNNER(run_nms);
 CASE_RUNNER(run_retinanet_loss);
+CASE_RUNNER(run_soft_nms);
+CASE_RUNNER(run_postprocess);

@@ -28,6 +28,8 @@ const Runner kRunners[] = {
     {"match_anchors", run_match_anchors},
     {"nms", run_nms},
     {"retinanet_loss", run_retinanet_loss},
+    {"soft_nms", run_soft_nms},
+    {"postprocess", run_postprocess},
 };
 // clang-format on
 

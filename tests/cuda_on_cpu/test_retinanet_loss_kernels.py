@@ -4,56 +4,17 @@ from __future__ import annotations
 
 import pytest
 import torch
-from heads import Head, random_head
+from heads import random_head
 from torch import Tensor
-
-from retina_ops import match_anchors
-from retina_ops.ops._head_outputs import as_levels
-from retina_ops.ops._padding import pad_boxes, pad_labels
-from retina_ops.reference.head_outputs import by_anchor
-from retina_ops.reference.retinanet_loss import matched_loss
 
 from . import operators as emulated
 from .build import build
 from .device import Device
+from .fused_loss import arguments_of, expected_of
 from .inputs import DTYPES, close
 
 # A cell, a level narrower than a pack, planes that begin at 16 bytes and such that do not; two images, one empty.
-DEFAULTS = {"alpha": 0.25, "gamma": 2.0, "box_loss": "l1", "smooth_l1_beta": 1.0, "box_weights": (1, 1, 1, 1)}
 SIZES = [(1, 1), (2, 3), (8, 8), (5, 7)]
-
-
-def arguments_of(head: Head) -> tuple[list[Tensor], list[Tensor], Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """What the operator is given, for the CPU's matches and the mean over images."""
-    logits, deltas = as_levels("test", head.cls_logits, head.bbox_regression)
-    boxes, _ = pad_boxes("test", "gt_boxes", head.gt_boxes, head.anchors)
-    labels = pad_labels("test", "gt_labels", head.gt_labels, head.gt_boxes, boxes)
-    matches = torch.stack(match_anchors(head.anchors, head.gt_boxes, 0.5, 0.4))
-    normalizer = (matches >= 0).sum(dim=1).clamp(min=1).double() * len(matches)
-    levels = [[level.detach() for level in kind] for kind in (logits, deltas)]
-    return levels[0], levels[1], head.anchors, boxes, labels, matches, normalizer
-
-
-def expected_of(
-    head: Head, matches: Tensor, normalizer: Tensor, upstream: tuple[float, float] = (1.0, 1.0), **options: object
-) -> tuple[list[Tensor], list[Tensor]]:
-    """Losses and the gradients of cls_logits and bbox_regression, in float64 and the order of `as_levels`."""
-    outputs = [level.detach().double().requires_grad_() for level in head.outputs]
-    count = len(head.cls_logits)
-    losses = matched_loss(
-        *by_anchor(outputs[:count], outputs[count:]), head.anchors.double(), matches,
-        [boxes.double() for boxes in head.gt_boxes], head.gt_labels, normalizer,
-        **(DEFAULTS | options),
-    )  # fmt: skip
-    total = losses[0] * upstream[0] + losses[1] * upstream[1]
-    gradients = torch.autograd.grad(total, outputs, allow_unused=True)
-    # In the memory format of the outputs, which autograd does not keep.
-    gradients = [
-        torch.zeros_like(o) if g is None else torch.empty_like(o).copy_(g)
-        for o, g in zip(outputs, gradients, strict=True)
-    ]
-    ordered = as_levels("test", gradients[:count], gradients[count:])
-    return [loss.detach() for loss in losses], [*ordered[0], *ordered[1]]
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)

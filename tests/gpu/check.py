@@ -118,6 +118,7 @@ STAGES = {
     **{tool: sanitizer(tool) for tool in TOOLS},
     "determinism": exercise("determinism"),
     "equality": exercise("equality"),
+    "graph": exercise("graph"),
     "benchmarks": benchmarks,
     "training": training,
 }

@@ -1,6 +1,6 @@
 """Every CUDA kernel at small shapes, for compute-sanitizer; determinism; equality with the CPU. Needs a GPU.
 
-PYTHONPATH=.:tests python tests/gpu/exercise.py kernels | determinism | equality
+PYTHONPATH=.:tests python tests/gpu/exercise.py kernels | determinism | equality | graph
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import torch
 from boxes import odd_boxes, random_boxes
+from heads import channels_last, head_outputs
 from torch import Tensor
 
 import retina_ops as ops
@@ -69,6 +70,9 @@ def suppression(count: int, dtype: torch.dtype, device: str) -> list[Tensor]:
         ops.batched_nms(boxes, scores, classes, 0.3),
         *ops.nms_padded(boxes, scores, 0.5, 16),
         *ops.nms_padded(boxes, scores, 0.5, 2 * count + 1, idxs=classes),
+        *ops.soft_nms(boxes, scores, 0.3, "linear", 0.5, 0.0),
+        *ops.soft_nms(boxes, scores.to(dtype), 0.3, "gaussian", 0.5, 1.0),
+        *ops.soft_nms(boxes, scores, 0.3, "gaussian", 0.2, 0.0, idxs=classes),
     ]
 
 
@@ -84,6 +88,44 @@ def coding(count: int, dtype: torch.dtype, device: str) -> list[Tensor]:
     return [decoded.detach(), gradient, codes.detach(), back, ops.box_iou(truth[:40], anchors)]
 
 
+def detection(side: int, dtype: torch.dtype, device: str) -> list[Tensor]:
+    """Candidates that fit, that do not, and equal ones; both orders in memory; deltas of another dtype."""
+    results: list[Tensor] = []
+    for kind in ("trained", "dense", "ties", "constant"):
+        cls_logits, bbox_regression, anchors = head_outputs(2, 11, sizes=((side, side), (2, 3)), kind=kind, dtype=dtype)
+        logits, deltas = ([level.to(device) for level in levels] for levels in (cls_logits, bbox_regression))
+        sizes = torch.tensor([(70, 90), (60, 96)], device=device)
+        results += ops.postprocess(logits, deltas, anchors.to(device), sizes)
+        last = channels_last(logits), [level.float() for level in deltas]
+        results += ops.postprocess(*last, anchors.to(device), sizes, topk=300, nms_threshold=0.3)
+        results += ops.postprocess(logits, deltas, anchors.double().to(device), sizes, topk=3000, score_threshold=0.01)
+    return results
+
+
+def check_graph() -> dict[str, object]:
+    """`postprocess` captured in a CUDA graph, which refuses any host synchronisation, and replayed on new outputs."""
+    replays = 0
+    for dtype in DTYPES:
+        logits, deltas, anchors = head_outputs(4, 11, sizes=((33, 29), (3, 2)), dtype=dtype, device="cuda")
+        sizes = torch.full((4, 2), 90.0, device="cuda")
+        ops.postprocess(logits, deltas, anchors, sizes)
+        torch.cuda.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            captured = ops.postprocess(logits, deltas, anchors, sizes)
+        for kind in ("trained", "dense", "constant"):
+            fresh = head_outputs(4, 11, sizes=((33, 29), (3, 2)), kind=kind, dtype=dtype, device="cuda")
+            for old, new in zip([*logits, *deltas], [*fresh[0], *fresh[1]], strict=True):
+                old.copy_(new)
+            sizes.copy_(torch.randint(20, 90, (4, 2)))
+            graph.replay()
+            for a, b in zip(captured, ops.postprocess(logits, deltas, anchors, sizes), strict=True):
+                if not torch.equal(a, b):
+                    raise AssertionError(f"replay of {kind}, {dtype}, differs")
+            replays += 1
+    return {"replays": replays}
+
+
 def kernels(device: str = "cuda") -> list[Tensor]:
     """All of them, all dtypes, sizes around warps, vectors and blocks."""
     results: list[Tensor] = []
@@ -94,6 +136,8 @@ def kernels(device: str = "cuda") -> list[Tensor]:
             results += matching(count, min(count, 37), dtype, device)
             results += suppression(count, dtype, device)
             results += coding(count, dtype, device)
+        for side in (1, 7, 33):
+            results += detection(side, dtype, device)
     return results
 
 
@@ -113,6 +157,7 @@ def check_determinism(runs: int = 100) -> dict[str, object]:
         *[(matching, 50_000, 200, dtype, "cuda") for dtype in DTYPES],
         *[(suppression, 5_000, dtype, "cuda") for dtype in DTYPES],
         *[(coding, 50_000, dtype, "cuda") for dtype in DTYPES],
+        *[(detection, 60, dtype, "cuda") for dtype in DTYPES],
     ]
     for function, *arguments in cases:
         first = once(function, *arguments)  # type: ignore[arg-type]
@@ -141,6 +186,12 @@ def check_equality(cases: int = 1000) -> dict[str, object]:
 
 if __name__ == "__main__":
     torch.manual_seed(0)
-    figures = {"kernels": check_kernels, "determinism": check_determinism, "equality": check_equality}[sys.argv[1]]()
+    checks = {
+        "kernels": check_kernels,
+        "determinism": check_determinism,
+        "equality": check_equality,
+        "graph": check_graph,
+    }
+    figures = checks[sys.argv[1]]()
     torch.cuda.synchronize()
     print(json.dumps(figures))

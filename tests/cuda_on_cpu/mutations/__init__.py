@@ -14,7 +14,7 @@ import torch
 
 from ..build import CSRC, build
 from ..device import Device, Report
-from . import anchor_matching, boxes, focal_loss, iou_losses, nms
+from . import anchor_matching, boxes, focal_loss, iou_losses, nms, postprocess, retinanet_loss, soft_nms
 from .plan import Mutation
 
 MUTATIONS: dict[str, Mutation] = {
@@ -23,6 +23,9 @@ MUTATIONS: dict[str, Mutation] = {
     **iou_losses.MUTATIONS,
     **anchor_matching.MUTATIONS,
     **nms.MUTATIONS,
+    **soft_nms.MUTATIONS,
+    **retinanet_loss.MUTATIONS,
+    **postprocess.MUTATIONS,
 }
 
 

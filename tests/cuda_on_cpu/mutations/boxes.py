@@ -23,7 +23,17 @@ def coding(device: Device) -> None:
     assert torch.allclose(got, reference.encode_boxes(boxes, proposals), rtol=1e-4, atol=1e-5)
 
 
+def iou_gradient(device: Device) -> None:
+    a, b, grad = random_boxes(70)[None], random_boxes(140)[None], torch.randn(1, 70, 140)
+    exact = [boxes.clone().requires_grad_() for boxes in (a, b)]
+    expected = torch.autograd.grad(reference.generalized_box_iou(*exact), exact, grad)
+    got = emulated.box_iou_backward(device, grad, a, b, name="generalized_box_iou")
+    for mine, right in zip(got, expected, strict=True):
+        assert mine is not None and torch.allclose(mine, right, rtol=1e-4, atol=1e-6)
+
+
 _IOU = "box_iou/box_iou_kernels.cuh"
+_IOU_GRADIENT = "box_iou/box_iou_grad_kernels.cuh"
 _CODING = "box_coding/box_coding_kernels.cuh"
 MUTATIONS = {
     "iou: no barrier": Mutation(
@@ -34,6 +44,27 @@ MUTATIONS = {
     ),
     "iou: all rows of the last tile": Mutation(
         "box_iou", _IOU, "for (int r = 0; r < count; ++r) {", "for (int r = 0; r < kIouRows; ++r) {", iou, BOTH
+    ),
+    "IoU gradient: rows are read before they are there": Mutation(
+        "box_iou", _IOU_GRADIENT, "  __syncthreads();\n  for (int r = 0;", "  for (int r = 0;", iou_gradient
+    ),
+    "IoU gradient: rows are added before they are there": Mutation(
+        "box_iou", _IOU_GRADIENT, "return;\n  __syncthreads();\n  double* to", "return;\n  double* to", iou_gradient
+    ),
+    "IoU gradient: columns past the last count": Mutation(
+        "box_iou", _IOU_GRADIENT, "exists ? -grad[r * a.m] : A(0)", "-grad[r * a.m]", iou_gradient, BOTH
+    ),
+    "IoU gradient: columns past the last are written": Mutation(
+        "box_iou", _IOU_GRADIENT, "a.column_sums != nullptr && exists", "a.column_sums != nullptr", iou_gradient, BOTH
+    ),
+    "IoU gradient: rows past the last": Mutation(
+        "box_iou", _IOU_GRADIENT, "i < 4 * count; i +=", "i < 4 * kIouGradRows; i +=", iou_gradient, BOTH
+    ),
+    "IoU gradient: coordinates exchanged": Mutation(
+        "box_iou", _IOU_GRADIENT, "upper ? x1 : x2, 16", "upper ? x2 : x1, 16", iou_gradient, BOTH
+    ),
+    "IoU gradient: the first tile alone": Mutation(
+        "box_iou", _IOU_GRADIENT, "tile < tiles; ++tile", "tile < 1; ++tile", iou_gradient, BOTH
     ),
     "coding: past the end": Mutation("box_coding", _CODING, "  if (i >= a.n) return;\n", "", coding, BOTH),
 }

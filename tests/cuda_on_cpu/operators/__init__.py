@@ -6,7 +6,9 @@ from .common import DTYPES, arithmetic, padded_boxes
 from .focal_loss import count_labels, focal_loss, focal_loss_reduced, scale_gradient
 from .iou_losses import IOU_LOSSES, iou_loss, iou_loss_reduced
 from .nms import nms
+from .postprocess import postprocess
 from .retinanet_loss import retinanet_loss
+from .soft_nms import soft_nms
 
 __all__ = [
     "DTYPES",
@@ -24,6 +26,8 @@ __all__ = [
     "match_anchors",
     "nms",
     "padded_boxes",
+    "postprocess",
     "retinanet_loss",
     "scale_gradient",
+    "soft_nms",
 ]

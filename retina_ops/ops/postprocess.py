@@ -1,0 +1,135 @@
+"""From head outputs to detections: the public function and fake. The rule: ``csrc/postprocess/postprocess.h``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from retina_ops.ops._head_outputs import as_levels, level_anchors
+from retina_ops.ops._torchscript import no_torchscript
+
+
+@no_torchscript
+def postprocess(
+    cls_logits: Sequence[Tensor],
+    bbox_regression: Sequence[Tensor],
+    anchors: Tensor,
+    image_sizes: Sequence[tuple[int, int]] | Tensor,
+    *,
+    score_threshold: float = 0.05,
+    topk: int = 1000,
+    nms_threshold: float = 0.5,
+    detections_per_image: int = 300,
+    box_weights: Sequence[float] = (1.0, 1.0, 1.0, 1.0),
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Detections of a whole batch, straight from the outputs of a detection head on each level.
+
+    The score of an anchor and class is the sigmoid of its logit. Of each level and image the best ``topk`` scores
+    above ``score_threshold`` become boxes, clipped to the image; then non-maximum suppression in each class over all
+    levels. Lin et al. 2017, "Focal Loss for Dense Object Detection", section 4; but for ``docs/differences.md``
+    torchvision's ``RetinaNet.postprocess_detections``. Nothing is permuted or concatenated, the number of kernel
+    launches depends on neither batch nor classes, and the host waits for nothing.
+
+    Args:
+        cls_logits: each level ``[B, A * K, H, W]``, contiguous or channels-last, or ``[B, H * W * A, K]``; float16,
+            bfloat16, float32 or float64.
+        bbox_regression: each level ``[B, A * 4, H, W]``, or ``[B, H * W * A, 4]``: deltas as of
+            :func:`retina_ops.encode_boxes`; of any of these dtypes.
+        anchors: ``[N, 4]`` (x1, y1, x2, y2) in pixels, N anchors of all levels one after the other, in a level by row,
+            column and place in the cell.
+        image_sizes: (height, width) of each image in pixels, or a tensor ``[B, 2]`` of any dtype on the device: a CUDA
+            graph reads that anew in each replay, and ``torch.compile`` compiles once for all sizes.
+        score_threshold: scores at most this are dropped; NaN scores too.
+        topk: at most so many candidates of a level and image, at least 0; on CUDA at most 65,536 of those there are.
+        nms_threshold: a box is dropped where its IoU with a better one of its class is above this.
+        detections_per_image: D, the size of the output, at least 0.
+        box_weights: factors (wx, wy, ww, wh) of the deltas.
+
+    Returns:
+        - boxes ``[B, D, 4]`` in float32, or float64 where anchors or ``bbox_regression`` are;
+        - scores ``[B, D]`` in float32 (float64 for float64 logits), descending; equal scores by level and then as the
+          anchors and classes stand;
+        - labels int64 ``[B, D]`` in [0, K);
+        - counts int64 ``[B]``: how many of the D are detections. The others have box 0, score 0 and label -1.
+
+        No gradient passes.
+
+    Raises:
+        ValueError: a negative ``topk`` or ``detections_per_image``; other than four ``box_weights``.
+        RuntimeError: shapes, dtypes or devices that do not fit; a weight that is 0 or not finite.
+
+    Example:
+        >>> import torch
+        >>> cls_logits = [torch.tensor([[[2.0], [1.0], [-9.0]]])]  # one image, one level of three anchors, one class
+        >>> anchors = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 9], [20, 20, 30, 30]])
+        >>> boxes, scores, labels, counts = postprocess(
+        ...     cls_logits, [torch.zeros(1, 3, 4)], anchors, [(8, 32)], detections_per_image=2
+        ... )
+        >>> boxes
+        tensor([[[ 0.,  0., 10.,  8.],
+                 [ 0.,  0.,  0.,  0.]]])
+        >>> scores, labels, counts
+        (tensor([[0.8808, 0.0000]]), tensor([[ 0, -1]]), tensor([1]))
+    """
+    for name, value in (("topk", topk), ("detections_per_image", detections_per_image)):
+        if value < 0:
+            raise ValueError(f"{name} must be at least 0, got {value}")
+    if len(box_weights) != 4:
+        raise ValueError(f"box_weights must be four numbers (wx, wy, ww, wh), got {len(box_weights)}")
+    logits, deltas = as_levels("postprocess", cls_logits, bbox_regression)
+    dtype = torch.promote_types(torch.promote_types(anchors.dtype, deltas[0].dtype), torch.float32)
+    boxes, scores, labels, counts = torch.ops.retina_ops.postprocess(
+        [level.detach() for level in logits],
+        [level.detach() for level in deltas],
+        anchors.detach().to(dtype),
+        _sizes(image_sizes, anchors.device).to(dtype),
+        float(score_threshold),
+        topk,
+        float(nms_threshold),
+        detections_per_image,
+        *(float(weight) for weight in box_weights),
+    )
+    return boxes, scores, labels, counts
+
+
+def _sizes(image_sizes: Sequence[tuple[int, int]] | Tensor, device: torch.device) -> Tensor:
+    """The sizes as a tensor ``[B, 2]`` on the device; from pinned memory, so that the host does not wait."""
+    if isinstance(image_sizes, Tensor):
+        return image_sizes
+    rows = [list(map(float, size)) for size in image_sizes]
+    if any(len(row) != 2 for row in rows):
+        raise ValueError(f"image_sizes must be (height, width) of each image, got {image_sizes}")
+    sizes = torch.tensor(rows, dtype=torch.float64).reshape(-1, 2)
+    return sizes.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else sizes
+
+
+@torch.library.register_fake("retina_ops::postprocess")
+def _(  # type: ignore[no-untyped-def]
+    cls_logits, bbox_regression, anchors, image_sizes, score_threshold, topk, nms_threshold, detections_per_image, *w
+):
+    batch, count = cls_logits[0].shape[0], sum(level_anchors(level) for level in cls_logits)
+    for logits, deltas in zip(cls_logits, bbox_regression, strict=True):
+        torch._check(
+            deltas.shape[2] == 4 and level_anchors(logits) == level_anchors(deltas) and logits.shape[0] == batch,
+            lambda logits=logits, deltas=deltas: (  # type: ignore[misc]
+                f"postprocess: levels must be [B, anchors, C] or [B, anchors of a cell, C, cells] of one batch, with 4 "
+                f"values an anchor in bbox_regression, got {list(logits.shape)} and {list(deltas.shape)}"
+            ),
+        )
+    torch._check(
+        anchors.dim() == 2 and anchors.shape[0] == count and anchors.shape[1] == 4,
+        lambda: f"postprocess: anchors must be [{count}, 4], got {list(anchors.shape)}",
+    )
+    torch._check(
+        image_sizes.dim() == 2 and image_sizes.shape[0] == batch and image_sizes.shape[1] == 2,
+        lambda: f"postprocess: image_sizes must be [{batch}, 2], got {list(image_sizes.shape)}",
+    )
+    score_dtype = torch.float64 if cls_logits[0].dtype == torch.float64 else torch.float32
+    return (
+        anchors.new_empty(batch, detections_per_image, 4),
+        anchors.new_empty(batch, detections_per_image, dtype=score_dtype),
+        anchors.new_empty(batch, detections_per_image, dtype=torch.int64),
+        anchors.new_empty(batch, dtype=torch.int64),
+    )

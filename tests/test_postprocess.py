@@ -1,0 +1,248 @@
+"""postprocess against its definition: dtypes, orders in memory, ties, odd values, every path of the selection."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from heads import SIZES, Maps, channels_last, head_outputs
+from torch import Tensor
+
+from retina_ops import batched_nms, postprocess, reference
+
+DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+IMAGES = [(70, 90), (60, 96)]
+Outputs = tuple[Tensor, Tensor, Tensor, Tensor]
+
+
+def same(got: Outputs, expected: Outputs) -> None:
+    """Labels, counts and float32 scores bit for bit. float64 scores are within 4 ulps of the C library's; boxes go
+    through an exponential of their own, so many pixels from the origin a few ulps stay."""
+    boxes, scores, labels, counts = got
+    assert labels.dtype == torch.int64 and counts.dtype == torch.int64
+    assert torch.equal(counts, expected[3])
+    assert torch.equal(labels, expected[2])
+    torch.testing.assert_close(scores, expected[1], rtol=1e-15 if scores.dtype == torch.float64 else 0, atol=1e-300)
+    wide = boxes.dtype == torch.float64
+    torch.testing.assert_close(boxes, expected[0], rtol=1e-12 if wide else 1e-5, atol=1e-9 if wide else 1e-4)
+
+
+def check(maps: Maps, sizes: object = IMAGES, **options: object) -> Tensor:
+    got = postprocess(*maps, sizes, **options)  # type: ignore[arg-type]
+    same(got, reference.postprocess(*maps, sizes, **options))  # type: ignore[arg-type]
+    return got[3]
+
+
+def far_apart(count: int, device: str) -> Tensor:
+    """Boxes in a row, none of which touches another."""
+    left = torch.arange(count, device=device)[:, None] * 20.0
+    return torch.cat([left, 0 * left, left + 10, 0 * left + 10], dim=1)
+
+
+@pytest.mark.parametrize("kind", ["trained", "dense", "ties", "constant"])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_matches_reference(device: str, dtype: torch.dtype, kind: str) -> None:
+    maps = logits, deltas, anchors = head_outputs(2, 7, kind=kind, dtype=dtype, device=device)
+    counts = check(maps)
+    assert counts.min() > 20
+    last = (channels_last(logits), channels_last(deltas), anchors)
+    check(last)
+    check((channels_last(logits), deltas, anchors))
+    for left, right in zip(postprocess(*maps, IMAGES), postprocess(*last, IMAGES), strict=True):
+        assert torch.equal(left, right)
+    for topk, detections in ((1, 300), (10, 20), (1000, 3), (0, 4), (7, 0)):
+        check(maps, topk=topk, detections_per_image=detections)
+    check(maps, score_threshold=0.5, nms_threshold=0.0, box_weights=(10.0, 10.0, 5.0, 5.0))
+
+
+@pytest.mark.parametrize("classes", [1, 2, 91])
+@pytest.mark.parametrize("per_cell", [1, 9])
+def test_shapes(device: str, classes: int, per_cell: int) -> None:
+    """Maps of one cell, of one row, of an odd number of cells; one level; one image; levels by anchor."""
+    for sizes in (((1, 1),), ((1, 7), (5, 1)), SIZES, ((17, 13), (0, 4), (1, 1))):
+        maps = logits, deltas, anchors = head_outputs(1, classes, per_cell=per_cell, sizes=sizes, device=device)
+        check(maps, IMAGES[:1])
+        rows = reference.head_outputs.by_anchor(logits, deltas)
+        for left, right in zip(postprocess(*rows, anchors, IMAGES[:1]), postprocess(*maps, IMAGES[:1]), strict=True):
+            assert torch.equal(left, right)
+
+
+def test_dtypes_of_boxes(device: str) -> None:
+    """float32 unless the anchors or the deltas are float64; half logits beside float32 deltas."""
+    for dtype, delta_dtype, anchor_dtype in (
+        (torch.bfloat16, torch.float32, torch.float32),
+        (torch.float32, torch.float16, torch.float16),
+        (torch.float16, torch.float64, torch.float32),
+        (torch.float64, torch.bfloat16, torch.float32),
+        (torch.float32, torch.float32, torch.float64),
+    ):
+        logits, deltas, anchors = head_outputs(2, 3, dtype=dtype, delta_dtype=delta_dtype, device=device)
+        check((logits, deltas, anchors.to(anchor_dtype)))
+        boxes, scores, _, _ = postprocess(logits, deltas, anchors.to(anchor_dtype), IMAGES)
+        assert boxes.dtype == (torch.float64 if torch.float64 in (delta_dtype, anchor_dtype) else torch.float32)
+        assert scores.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+
+
+@pytest.mark.parametrize("kind", ["dense", "ties", "constant", "ascending", "descending"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_selection_of_large_levels(device: str, dtype: torch.dtype, kind: str) -> None:
+    """Several strips and chunks; far more candidates than a buffer holds; the best come first, last or anywhere."""
+    made = "dense" if "scending" in kind else kind
+    logits, deltas, anchors = head_outputs(1, 21, sizes=((70, 71), (2, 3)), kind=made, dtype=dtype, device=device)
+    if made != kind:
+        count = logits[0].numel()
+        rising = torch.linspace(-3, 9, count, dtype=torch.float64, device=device).to(dtype)
+        logits[0] = (rising if kind == "ascending" else rising.flip(0)).reshape(logits[0].shape)
+    for topk in (300, 1500):
+        for layout in (list, channels_last):
+            check((layout(logits), deltas, anchors), IMAGES[:1], topk=topk)
+
+
+def test_ties_go_by_level_row_column_anchor_and_class(device: str) -> None:
+    """Far boxes and equal scores: all are kept, in the order of their places."""
+    logits, deltas, _ = head_outputs(1, 3, per_cell=2, sizes=((4, 5), (2, 2)), kind="constant", device=device)
+    count = 48
+    anchors = far_apart(count, device)
+    flat = [level * 0 for level in deltas]
+    for layout in (list, channels_last):
+        boxes, scores, labels, counts = postprocess(
+            layout(logits), layout(flat), anchors, [(1000, 1000)], detections_per_image=144
+        )
+        assert int(counts[0]) == 144 and scores.unique().numel() == 1
+        assert torch.equal(labels[0], torch.arange(144, device=device) % 3)
+        assert torch.equal(boxes[0, :, 0], anchors[torch.arange(144, device=device) // 3, 0].clamp(max=1000))
+
+
+def test_threshold_is_strict(device: str) -> None:
+    """A score of exactly the threshold, as float32 rounds it, is dropped; the next float above it is not."""
+    logits = torch.linspace(-5, 5, 1201, device=device).reshape(1, -1, 1)
+    deltas = torch.zeros(1, 1201, 4, device=device)
+    anchors = far_apart(1201, device)
+    scores = torch.sigmoid(logits.double()).float().flatten()
+    for at in range(0, 1201, 100):
+        threshold = float(scores[at])
+        below = float(torch.nextafter(scores[at], scores.new_tensor(0.0)))
+        for value, number in ((threshold, 1200 - at), (below, 1201 - at)):
+            found = postprocess([logits], [deltas], anchors, [(9e9, 9e9)], score_threshold=value, topk=2000,
+                                detections_per_image=2000)  # fmt: skip
+            assert int(found[3][0]) == number
+
+
+def test_thresholds_of_any_value(device: str) -> None:
+    """Under 0 everything passes but NaN, infinities too; from 1 on, and for NaN, nothing does."""
+    maps = head_outputs(2, 3, kind="ties", device=device)
+    maps[0][0][0, 0, 0, 0] = -float("inf")
+    for threshold in (-1.0, 0.0, 1e-30, 0.999999, 1.0, float("nan"), float("inf"), -float("inf")):
+        counts = check(maps, score_threshold=threshold, topk=500, detections_per_image=2000, nms_threshold=1.0)
+        assert (counts.sum() == 0) == (not threshold < 1.0)
+    for threshold in (-0.5, 0.0, 1.0, float("nan")):
+        check(maps, nms_threshold=threshold)
+
+
+def test_nan_is_no_detection(device: str) -> None:
+    logits, deltas, anchors = head_outputs(2, 3, device=device)
+    for level in logits:
+        level[0] = float("nan")
+    assert check((logits, deltas, anchors)).tolist()[0] == 0
+    for level in deltas:  # boxes without overlap: NaN coordinates suppress nothing
+        level[1, 2] = float("nan")
+    got = postprocess(logits, deltas, anchors, IMAGES)
+    expected = reference.postprocess(logits, deltas, anchors, IMAGES)
+    assert torch.equal(got[2], expected[2]) and got[0].isnan().any()
+
+
+def test_boxes_are_clipped_to_their_image(device: str) -> None:
+    logits, deltas, anchors = head_outputs(2, 3, device=device)
+    wild = [level * 20 for level in deltas]  # sizes past the limit too
+    boxes, _, _, counts = postprocess(logits, wild, anchors, [(30, 40), (50, 20)])
+    assert counts.min() > 0 and boxes.min() >= 0
+    for image, (height, width) in enumerate([(30, 40), (50, 20)]):
+        assert boxes[image, :, 0::2].max() == width and boxes[image, :, 1::2].max() == height
+    check((logits, wild, anchors), [(30, 40), (50, 20)], nms_threshold=0.9)
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int32, torch.float32, torch.float64])
+def test_image_sizes_as_a_tensor(device: str, dtype: torch.dtype) -> None:
+    maps = head_outputs(2, 3, device=device)
+    sizes = torch.tensor(IMAGES, device=device).to(dtype)
+    for left, right in zip(postprocess(*maps, sizes), postprocess(*maps, IMAGES), strict=True):
+        assert torch.equal(left, right)
+    check(maps, sizes)
+
+
+def test_greedy_property(device: str) -> None:
+    """NMS over the outputs of an NMS keeps them all; scores descend; padding is as documented."""
+    maps = head_outputs(2, 4, kind="dense", device=device)
+    boxes, scores, labels, counts = postprocess(*maps, IMAGES, detections_per_image=200)
+    for image, count in enumerate(counts.tolist()):
+        assert 20 < count <= 200
+        kept = batched_nms(boxes[image, :count], scores[image, :count], labels[image, :count], 0.5)
+        assert torch.equal(kept, torch.arange(count, device=device))
+        assert (scores[image, :count].diff() <= 0).all() and (scores[image, :count] > 0.05).all()
+        assert (boxes[image, count:] == 0).all() and (scores[image, count:] == 0).all()
+        assert (labels[image, count:] == -1).all()
+
+
+def test_batch_equals_images(device: str) -> None:
+    logits, deltas, anchors = head_outputs(3, 5, device=device)
+    sizes = [*IMAGES, (33, 44)]
+    whole = postprocess(logits, deltas, anchors, sizes)
+    for i in range(3):
+        alone = postprocess([t[i : i + 1] for t in logits], [t[i : i + 1] for t in deltas], anchors, sizes[i : i + 1])
+        for left, right in zip(alone, whole, strict=True):
+            assert torch.equal(left[0], right[i])
+
+
+def test_empty(device: str) -> None:
+    """No images, no cells, no classes, nothing asked for."""
+    for batch, classes, sizes in ((0, 3, SIZES), (2, 3, ((0, 0), (0, 5))), (2, 0, SIZES)):
+        logits, deltas, anchors = head_outputs(batch, classes, sizes=sizes, device=device)
+        boxes, scores, labels, counts = postprocess(logits, deltas, anchors, IMAGES[:batch], detections_per_image=4)
+        assert boxes.shape == (batch, 4, 4) and (boxes == 0).all() and (scores == 0).all()
+        assert (labels == -1).all() and counts.tolist() == [0] * batch
+
+
+def test_non_contiguous(device: str) -> None:
+    logits, deltas, anchors = head_outputs(2, 3, device=device)
+    expected = postprocess(logits, deltas, anchors, IMAGES)
+    strided = [torch.stack([level, level], dim=-1)[..., 0] for level in logits]
+    shifted = [torch.cat([t.new_zeros(1), t.flatten()])[1:].view(t.shape) for t in logits]  # no 16-byte boundary
+    for levels in (strided, shifted):
+        wide = torch.stack([anchors, anchors], dim=1)[:, 0]
+        for left, right in zip(postprocess(levels, deltas, wide, IMAGES), expected, strict=True):
+            assert torch.equal(left, right)
+
+
+def test_threads_do_not_change_results() -> None:
+    maps = head_outputs(2, 21, sizes=((70, 71), (9, 9)), kind="dense")
+    before = torch.get_num_threads()
+    try:
+        results = []
+        for threads in (1, 2, 5):
+            torch.set_num_threads(threads)
+            results.append(postprocess(*maps, IMAGES))
+    finally:
+        torch.set_num_threads(before)
+    for result in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(result, results[0], strict=True))
+
+
+@pytest.mark.parametrize("isa", ["baseline", "avx2", "avx512"])
+def test_every_instruction_set(isa: str) -> None:
+    code = (
+        "import sys; sys.path.insert(0, 'tests')\n"
+        "import torch; from heads import head_outputs; from retina_ops import postprocess, reference\n"
+        "for dtype in (torch.float32, torch.float64, torch.float16, torch.bfloat16):\n"
+        "  for kind in ('trained', 'dense'):\n"
+        "    maps = head_outputs(1, 7, kind=kind, dtype=dtype); sizes = [(70, 90)]\n"
+        "    got, expected = postprocess(*maps, sizes), reference.postprocess(*maps, sizes)\n"
+        "    assert torch.equal(got[2], expected[2]) and torch.equal(got[3], expected[3])\n"
+        "    assert dtype == torch.float64 or torch.equal(got[1], expected[1])\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, "RETINA_OPS_ISA": isa}, capture_output=True, text=True
+    )
+    assert run.returncode == 0 or "one that this processor has" in run.stderr, run.stderr
