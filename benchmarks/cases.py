@@ -22,3 +22,29 @@ def image_anchors(height: int, width: int, device: str) -> Tensor:
     generator: AnchorGenerator = default_anchor_generator()
     maps = [torch.empty(1, 1, -(-height // s), -(-width // s), device=device) for s in (8, 16, 32, 64, 128)]
     return generator(ImageList(torch.empty(1, 1, height, width, device=device), [(height, width)]), maps)[0]
+
+
+def head_maps(
+    batch: int, classes: int, image: tuple[int, int], device: str, *, per_cell: int = 9
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Logits and deltas of P3 to P7 as the convolutions of a fresh model give them, for images (height, width)."""
+    logits, deltas = [], []
+    for stride in (8, 16, 32, 64, 128):
+        grid = -(-image[0] // stride), -(-image[1] // stride)
+        logits.append(torch.randn(batch, per_cell * classes, *grid, device=device) * 0.5 - 4.6)
+        deltas.append(torch.randn(batch, per_cell * 4, *grid, device=device) * 0.3)
+    return logits, deltas
+
+
+def objects(
+    images: int, image: tuple[int, int], classes: int, device: str, *, largest: float = 400
+) -> list[dict[str, Tensor]]:
+    """Targets with about 10 boxes an image, sides of 16 to `largest` pixels, as many small as large."""
+    targets = []
+    for index in range(images):
+        count = 8 + 4 * (index % 2)
+        size = 16 * (largest / 16) ** torch.rand(count, 2, device=device)
+        corner = torch.rand(count, 2, device=device) * (torch.tensor([image[1], image[0]], device=device) - size)
+        labels = torch.randint(classes, (count,), device=device)
+        targets.append({"boxes": torch.cat([corner, corner + size], dim=1), "labels": labels})
+    return targets

@@ -23,13 +23,21 @@ COLORS = {
 
 
 def draw(run: dict[str, Any], target: Path) -> list[Path]:
-    """Writes ``<target>-speedup.png``, ``-size.png`` and ``-roofline.png``."""
+    """Writes ``<target>-speedup.png``, ``-size.png``, ``-roofline.png``, and ``-step.png`` where steps were timed."""
     rows = [row for row in run["rows"] if "operator" in row]
     drawn = []
     for name, plot in (("speedup", speedup), ("size", time_against_size), ("roofline", roofline)):
         figure, axes = plt.subplots(figsize=(9, 5.5), layout="constrained")
         plot(axes, rows, run)
         path = target.with_name(f"{target.name}-{name}.png")
+        figure.savefig(path, dpi=110)
+        plt.close(figure)
+        drawn.append(path)
+    steps = [row for row in run["rows"] if "phases_ms" in row]
+    if steps:
+        figure, axes = plt.subplots(figsize=(9, 1.2 + 0.8 * len(steps)), layout="constrained")
+        step_phases(axes, steps, run)
+        path = target.with_name(f"{target.name}-step.png")
         figure.savefig(path, dpi=110)
         plt.close(figure)
         drawn.append(path)
@@ -91,3 +99,22 @@ def roofline(axes: plt.Axes, rows: list[Row], run: dict[str, Any]) -> None:
         )
     axes.set(xscale="log", yscale="log", xlabel="operations a byte that must move", ylabel="Gop/s")
     axes.legend(fontsize=7)
+
+
+def step_phases(axes: plt.Axes, rows: list[Row], run: dict[str, Any]) -> None:
+    """Where the time of a training step goes: a stacked bar for each row, torchvision's before ours."""
+    rows = sorted(rows, key=lambda row: (row["group"], row["row"] == OURS))
+    phases = list(rows[0]["phases_ms"])
+    left = [0.0] * len(rows)
+    for k, phase in enumerate(phases):
+        widths = [row["phases_ms"][phase] for row in rows]
+        axes.barh(range(len(rows)), widths, left=left, label=phase, color=f"C{k}")
+        left = [start + width for start, width in zip(left, widths, strict=True)]
+    for place, (row, end) in enumerate(zip(rows, left, strict=True)):
+        parts = " + ".join(f"{row['phases_ms'][phase]:.4g}" for phase in phases)
+        axes.text(end, place, f" {parts} ms", va="center", fontsize=7)
+    axes.set_xlim(0, 1.3 * max(left))
+    axes.set_yticks(range(len(rows)), [f"{row['row']}\n{row['group']}" for row in rows], fontsize=6)
+    axes.invert_yaxis()
+    axes.set_xlabel(f"ms, {run['device']}")
+    axes.legend(fontsize=7, loc="upper right")

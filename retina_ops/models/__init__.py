@@ -11,7 +11,8 @@ from .builders import (
     retinanet_resnet101_fpn,
     retinanet_small_fpn,
 )
-from .config import ModelConfig, build_model
+from .building import build_model
+from .config import ModelConfig
 from .head import RetinaNetHead
 from .loss import LossOptions, retinanet_losses
 from .postprocess import PostprocessOptions, detections_of

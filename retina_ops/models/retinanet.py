@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from .. import EmaNormalizer
 from ..data.errors import needs_extra
 from .anchors import AnchorCache, default_anchor_generator
+from .config import ModelConfig
 from .head import RetinaNetHead
 from .loss import LossOptions, retinanet_losses
 from .postprocess import PostprocessOptions, detections_of
@@ -18,9 +19,6 @@ with needs_extra("models"):
     from torch import Tensor, nn
     from torchvision.models.detection.anchor_utils import AnchorGenerator
     from torchvision.models.detection.transform import GeneralizedRCNNTransform
-
-if TYPE_CHECKING:
-    from .config import ModelConfig
 
 Target = dict[str, Any]
 

@@ -10,7 +10,8 @@ from typing import Any
 
 from ..data.errors import DataError, needs_extra
 from ..data.json_file import read_json, write_json
-from .config import ModelConfig, build_model
+from .building import build_model
+from .config import ModelConfig
 from .retinanet import RetinaNet
 
 with needs_extra("models"):
@@ -20,6 +21,7 @@ with needs_extra("models"):
     from torch import Tensor
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
+_AVERAGE = "loss_normalizer.average"  # a model has it with the normalization "ema" alone
 
 
 def save_model(model: RetinaNet, directory: str | Path, extra: dict[str, Any] | None = None) -> Path:
@@ -95,7 +97,8 @@ def transfer_weights(model: RetinaNet, path: str | Path) -> TransferReport:
     path = Path(path)
     source = path if path.suffix in (".pth", ".pt") else _weights_path(path)
     tensors = _read_tensors(source)
-    own = model.state_dict()
+    own = {name: tensor for name, tensor in model.state_dict().items() if name != _AVERAGE}
+    tensors.pop(_AVERAGE, None)  # of another data set's boxes
     renewable = {name for name in own if ".cls_logits." in name}
     same_classes = all(name in tensors and tensors[name].shape == own[name].shape for name in renewable)
     config = source.with_name(CONFIG)

@@ -36,21 +36,21 @@ class Fused:
     """Base of the classes below: pickles and copies name the class that was patched, not the one made of it."""
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
-        _, _, *state = super().__reduce_ex__(max(2, int(protocol)))  # type: ignore[misc]
-        return _new, (type(self)._added, type(self)._patched), *state  # type: ignore[attr-defined]
+        reduced: Any = super().__reduce_ex__(max(2, int(protocol)))  # the class first, then the state
+        return _new, (type(self)._added, type(self)._patched), *reduced[2:]  # type: ignore[attr-defined]
 
     def __prepare_scriptable__(self) -> NoReturn:
         raise RuntimeError("TorchScript is not supported by a patched model: unpatch_torchvision it first")
 
 
 @cache
-def fused_class(added: type, patched: type) -> type:
+def fused_class(added: Any, patched: Any) -> type:
     """The class of a module of class `patched` that is patched with `added`."""
     return type(f"Fused{patched.__name__}", (added, patched), {"_added": added, "_patched": patched})
 
 
 def _new(added: type, patched: type) -> Any:
-    kind = fused_class(added, patched)
+    kind: Any = fused_class(added, patched)
     return kind.__new__(kind)
 
 

@@ -29,7 +29,8 @@ def patch(model: Any) -> PatchReport:
         return PatchReport(left=left)
     setattr(model, STATE, PatchState(replaced))
     for module, added in _modules(model):
-        module.__class__ = fused_class(added, type(module))
+        kind: Any = type(module)
+        module.__class__ = fused_class(added, kind)
     return PatchReport(replaced=replaced, left=left)
 
 
@@ -53,7 +54,7 @@ def unpatch(model: Any) -> PatchReport:
     return PatchReport(restored=vars(model).pop(STATE).replaced)
 
 
-def _modules(model: Any) -> tuple[tuple[Any, type], ...]:
+def _modules(model: Any) -> tuple[tuple[Any, Any], ...]:
     head = model.head
     return (
         (model, FusedRetinaNet),

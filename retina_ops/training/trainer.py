@@ -12,7 +12,7 @@ from ..data.errors import needs_extra
 from ..data.loading import detection_loader
 from ..evaluation.inference import detect_dataset
 from ..models.backbones import freeze_stages
-from ..models.config import build_model
+from ..models.building import build_model
 from ..models.retinanet import RetinaNet
 from ..models.weights import save_model, transfer_weights
 from .checkpoint import load_checkpoint, save_checkpoint

@@ -39,7 +39,9 @@ def composed_losses(
         divisor = foreground.clamp(min=1) * len(targets)
     else:
         total = foreground.sum()
-        divisor = (total.clamp(min=1) if options.normalization == "batch" else normalizer(foreground)).expand(len(targets))
+        divisor = (total.clamp(min=1) if options.normalization == "batch" else normalizer(foreground)).expand(
+            len(targets)
+        )
     classification, box_losses = [], []
     for image, target in enumerate(targets):
         match = matches[image]

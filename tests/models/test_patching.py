@@ -76,7 +76,7 @@ def assign(model: Any, settings: dict[str, Any]) -> Any:
         {},
         {"proposal_matcher": Matcher(0.6, 0.3, allow_low_quality_matches=False)},
         {"proposal_matcher": Matcher(0.5, 0.5, allow_low_quality_matches=True)},
-        {"head.regression_head.box_coder": BoxCoder((10.0, 10.0, 5.0, 5.0)), "box_coder": BoxCoder((9.0, 9.0, 5.0, 4.0))},
+        {"head.regression_head.box_coder": BoxCoder((10, 8, 5, 4)), "box_coder": BoxCoder((9, 9, 5, 4))},
         {"score_thresh": 0.3, "nms_thresh": 0.3, "detections_per_img": 20, "topk_candidates": 40},
         *({"head.regression_head._loss_type": name} for name in ("smooth_l1", "giou", "diou", "ciou")),
     ],

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from retina_ops.data import DataError, DataWarning
-from retina_ops.models import ModelConfig, build_model, load_model, save_model, transfer_weights
+from retina_ops.models import LossOptions, ModelConfig, build_model, load_model, save_model, transfer_weights
 
 CONFIG = ModelConfig(architecture="retinanet_small_fpn", min_size=64, max_size=64, fpn_channels=32, head_depth=1)
 CATEGORIES = [{"id": 7, "name": "cat"}, {"id": 9, "name": "dog"}]
@@ -65,6 +66,21 @@ def test_transfer_to_the_same_classes_keeps_the_classifier(tmp_path: Path) -> No
     assert transfer_weights(model, weights).renewed == []
     renamed = build_model(CONFIG, [{"id": 7, "name": "cat"}, {"id": 9, "name": "wolf"}])
     assert len(transfer_weights(renamed, weights).renewed) == 2  # as many classes, but others
+
+
+@pytest.mark.parametrize("normalizations", [("image", "ema"), ("ema", "image"), ("ema", "ema")])
+def test_transfer_leaves_the_moving_average_of_the_loss(tmp_path: Path, normalizations: tuple[str, str]) -> None:
+    source, model = (
+        build_model(replace(CONFIG, loss=LossOptions(normalization=name)), CATEGORIES) for name in normalizations
+    )
+    if source.loss_normalizer is not None:
+        source.loss_normalizer(torch.tensor([3000]))
+        save_model(source, tmp_path / "again")
+        assert load_model(tmp_path / "again").loss_normalizer.average == source.loss_normalizer.average
+    weights = save_model(source, tmp_path / "m")
+    assert transfer_weights(model, weights).renewed == []
+    if model.loss_normalizer is not None:
+        assert model.loss_normalizer.average == 100
 
 
 def test_transfer_from_a_state_dict(tmp_path: Path) -> None:
