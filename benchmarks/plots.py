@@ -117,4 +117,4 @@ def step_phases(axes: plt.Axes, rows: list[Row], run: dict[str, Any]) -> None:
     axes.set_yticks(range(len(rows)), [f"{row['row']}\n{row['group']}" for row in rows], fontsize=6)
     axes.invert_yaxis()
     axes.set_xlabel(f"ms, {run['device']}")
-    axes.legend(fontsize=7, loc="upper right")
+    axes.legend(fontsize=7, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=len(phases))

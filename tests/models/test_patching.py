@@ -249,3 +249,44 @@ def test_mixed_precision_returns_float32(device: str) -> None:
         torch.testing.assert_close(loss, exact[name], rtol=0.02, atol=0)
     assert {value.dtype for image in found for value in image.values()} == {torch.float32, torch.int64}
     assert theirs[0]["scores"].dtype == torch.bfloat16
+
+
+def test_errors_are_torchvisions() -> None:
+    """Bad targets and images raise what torchvision raises, word for word."""
+    patched = tiny_torchvision()
+    patch_torchvision(patched)
+    image = torch.rand(3, 64, 64)
+    good = torch.tensor([[1.0, 2, 30, 40]])
+    label = torch.tensor([0])
+    cases = [
+        ([image], None),
+        ([image], [{"boxes": [[1, 2, 3, 4]], "labels": label}]),
+        ([image], [{"boxes": good[0], "labels": label}]),
+        (
+            [image, image],
+            [{"boxes": good, "labels": label}, {"boxes": torch.tensor([[5.0, 5, 5, 9]]), "labels": label}],
+        ),
+        ([image[0, 0]], [{"boxes": good, "labels": label}]),
+    ]
+    for images, targets in cases:
+        messages = []
+        for model in (tiny_torchvision(), patched):
+            with pytest.raises(AssertionError) as raised:
+                model(images, targets)
+            messages.append(str(raised.value))
+        assert messages[0] == messages[1]
+
+
+def test_needs_torchvision_only_where_it_is_used() -> None:
+    script = f"""
+import sys; sys.path[:0] = {sys.path!r}
+import retina_ops
+assert not [name for name in sys.modules if name.startswith(("torchvision", "safetensors"))]
+sys.modules["torchvision"] = None  # as if it were not installed
+try:
+    retina_ops.patch_torchvision(None)
+except ImportError as error:
+    print(error)
+"""
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert "torchvision" in run.stdout, run.stderr[-2000:]
