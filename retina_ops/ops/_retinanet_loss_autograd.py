@@ -133,11 +133,12 @@ def _backward_backward(ctx: Any, *grad_grads: Tensor) -> tuple[Any, ...]:
             _by_level(grad_grads[0].to(logits[0].dtype), logits),
             _by_level(grad_grads[1].to(deltas[0].dtype), deltas),
         ]
-        product = sum(
+        products = [
             (mine * theirs).sum()
             for mine, theirs in zip(first, [*flat[0], *flat[1]], strict=True)
             if mine is not None and mine.requires_grad
-        )
+        ]
+        product = torch.stack([part.to(products[0].dtype) for part in products]).sum()
         second = torch.autograd.grad(product, [*upstream, *outputs], create_graph=True, allow_unused=True)
     return *second[:2], list(second[2 : 2 + ctx.levels]), list(second[2 + ctx.levels :]), *(None,) * (4 + _OPTIONS)
 
