@@ -43,10 +43,10 @@ def row_of(entry: dict[str, Any]) -> dict[str, Any]:
 
 
 def device_name() -> str:
-    """Lower case with dashes: nvidia-h200, or cpu-<model>-<threads>."""
+    """Lower case with dashes: nvidia-h200, or cpu-<model>-<instruction set>-<threads>."""
     if torch.cuda.is_available():
         return _dashes(torch.cuda.get_device_name())
-    return f"cpu-{_dashes(_processor())}-{torch.get_num_threads()}"
+    return f"cpu-{_dashes(_processor())}-{_dashes(torch.backends.cpu.get_cpu_capability())}-{torch.get_num_threads()}"
 
 
 def _processor() -> str:

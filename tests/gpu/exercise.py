@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import torch
 from boxes import odd_boxes, random_boxes
-from heads import channels_last, head_outputs
+from heads import channels_last, head_outputs, random_head
 from torch import Tensor
 
 import retina_ops as ops
@@ -85,7 +85,32 @@ def coding(count: int, dtype: torch.dtype, device: str) -> list[Tensor]:
     source = truth.clone().requires_grad_()
     codes = ops.encode_boxes(source, anchors)
     (back,) = torch.autograd.grad(codes.sum(), source)
-    return [decoded.detach(), gradient, codes.detach(), back, ops.box_iou(truth[:40], anchors)]
+    results = [decoded.detach(), gradient, codes.detach(), back, ops.box_iou(truth[:40], anchors)]
+    for kind in ("generalized", "distance", "complete"):
+        for reduction in ("none", "sum", "mean"):
+            loss = getattr(ops, f"{kind}_box_iou_loss")(source, anchors, reduction)
+            results += [loss.detach(), *torch.autograd.grad(loss.sum() * 1.5, source)]
+        pairs = getattr(ops, f"{kind}_box_iou")(source[:40], anchors)
+        results += [pairs.detach(), *torch.autograd.grad(pairs.sum(), source)]
+    return results
+
+
+def fused_loss(side: int, dtype: torch.dtype, device: str) -> list[Tensor]:
+    """All box losses, in both orders of memory, with and without crowds; two backwards of different upstreams."""
+    results: list[Tensor] = []
+    for layout in ("planar", "channels_last"):
+        for gamma, box_loss in ((2.0, "l1"), (0.0, "smooth_l1"), (1.5, "giou"), (2.0, "diou"), (2.0, "ciou")):
+            head = random_head([(side, side), (2, 3)], [5, 0, 9], classes=21, layout=layout, dtype=dtype, device=device)
+            crowds = [boxes[:1] for boxes in head.gt_boxes] if box_loss == "giou" else None
+            losses = ops.retinanet_loss(
+                head.cls_logits, head.bbox_regression, head.anchors, head.gt_boxes, head.gt_labels,
+                gamma=gamma, box_loss=box_loss, ignore_regions=crowds,
+            )  # fmt: skip
+            total = losses[0] + 0.5 * losses[1]
+            for _ in range(2):
+                results += torch.autograd.grad(total, head.outputs, retain_graph=True)
+            results += [loss.detach() for loss in losses]
+    return results
 
 
 def detection(side: int, dtype: torch.dtype, device: str) -> list[Tensor]:
@@ -138,6 +163,7 @@ def kernels(device: str = "cuda") -> list[Tensor]:
             results += coding(count, dtype, device)
         for side in (1, 7, 33):
             results += detection(side, dtype, device)
+            results += fused_loss(side, dtype, device)
     return results
 
 
