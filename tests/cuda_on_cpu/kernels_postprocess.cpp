@@ -1,33 +1,9 @@
 // The kernels of postprocess/, launched as by their operator.
 #include "postprocess/postprocess_launch.cuh"
 
-#include "case.h"
+#include "case_levels.h"
 
 using namespace retina_ops;
-
-namespace {
-
-// The levels NAME0, NAME1, ...; their pointers are moved back by `first` images.
-HeadLevels levels_of(const Case& c, const std::string& name, int64_t channels, int64_t first) {
-  HeadLevels levels{};
-  levels.count = static_cast<int>(c.integer("levels"));
-  levels.dtype = c.dtype(name + "_dtype");
-  levels.batch = first + c.integer("batch");
-  levels.channels = channels;
-  for (int i = 0; i < levels.count; ++i) {
-    const std::string number = std::to_string(i);
-    HeadLevel& level = levels.level[i];
-    level.cells = c.integer(name + "_cells" + number);
-    level.per_cell = c.integer(name + "_per_cell" + number);
-    level.is_planar = c.flag(name + "_is_planar" + number);
-    level.first_anchor = levels.anchors;
-    level.values = c.array(name + number, first * level.anchors() * channels * bytes_of_box(levels.dtype) / 4);
-    levels.anchors += level.anchors();
-  }
-  return levels;
-}
-
-}  // namespace
 
 void run_postprocess(const Case& c) {
   const int64_t first = c.integer("first");

@@ -1,40 +1,9 @@
 // The kernels of retinanet_loss/, launched as by their operator.
 #include "retinanet_loss/retinanet_loss_launch.cuh"
 
-#include <string>
-
-#include "case.h"
+#include "case_levels.h"
 
 using namespace retina_ops;
-
-namespace {
-
-// Levels NAME0, NAME1, ... and where each begins in the array of gradients. The first image is image `first`.
-HeadLevels levels_of(const Case& c, const std::string& name, int64_t channels, int64_t first) {
-  HeadLevels all{};
-  all.count = static_cast<int>(c.integer("levels"));
-  all.dtype = c.dtype(name + "_dtype");
-  all.batch = first + c.integer("batch");
-  all.channels = channels;
-  const int64_t size = all.dtype == Dtype::kFloat64 ? 8 : all.dtype == Dtype::kFloat32 ? 4 : 2;
-  for (int l = 0; l < all.count; ++l) {
-    const std::string number = std::to_string(l);
-    HeadLevel& level = all.level[l];
-    level.is_planar = c.flag("planar" + number);
-    level.cells = c.integer("cells" + number);
-    level.per_cell = c.integer("per_cell" + number);
-    level.first_anchor = all.anchors;
-    const int64_t before = first * level.anchors() * channels;
-    level.values = c.array(name + number, before * size);
-    level.start = all.elements - before;
-    all.anchors += level.anchors();
-    const int64_t end = all.elements + c.integer("batch") * level.anchors() * channels;
-    all.elements = (end + kLevelAlignment - 1) / kLevelAlignment * kLevelAlignment;
-  }
-  return all;
-}
-
-}  // namespace
 
 void run_retinanet_loss(const Case& c) {
   const int64_t first = c.integer("first");

@@ -10,7 +10,7 @@ from torch import Tensor
 from retina_ops.ops._head_outputs import as_levels
 
 from ..device import Array, Device
-from .common import DTYPES, arithmetic
+from .common import DTYPES, arithmetic, level_arguments
 
 _BINS = 2048
 
@@ -33,7 +33,7 @@ def postprocess(
     """Boxes, scores, labels and counts. offset: elements that each level of logits lies past a 16-byte boundary.
     first: index of the first image."""
     logits, deltas = as_levels("postprocess", cls_logits, bbox_regression)
-    batch, count, classes = logits[0].shape[0], len(logits), logits[0].shape[2]
+    batch, count = logits[0].shape[0], len(logits)
     box_dtype = torch.promote_types(anchors.dtype, torch.promote_types(deltas[0].dtype, torch.float32))
     score_dtype = arithmetic(logits[0].dtype)
     d, slabs = detections_per_image, batch * count
@@ -44,12 +44,8 @@ def postprocess(
         capacity *= 2
     boxes, scores = torch.empty(batch, d, 4, dtype=box_dtype), torch.empty(batch, d, dtype=score_dtype)
     labels, counts = torch.empty(batch, d, dtype=torch.int64), torch.empty(batch, dtype=torch.int64)
-    scalars: dict[str, float] = {
-        "levels": count,
-        "batch": batch,
-        "classes": classes,
-        "logits_dtype": DTYPES[logits[0].dtype],
-        "deltas_dtype": DTYPES[deltas[0].dtype],
+    scalars, arrays = level_arguments(logits, deltas, offset)
+    scalars |= {
         "box_dtype": DTYPES[box_dtype],
         "score_threshold": score_threshold,
         "topk": topk,
@@ -58,7 +54,7 @@ def postprocess(
         "first": first,
         **{f"w{i}": weight for i, weight in enumerate(box_weights)},
     }
-    arrays: dict[str, Array | Tensor | None] = {
+    arrays |= {
         "anchors": anchors.to(box_dtype),
         "image_sizes": torch.tensor(image_sizes, dtype=box_dtype),
         "states": torch.zeros(slabs * (48 if score_dtype == torch.float64 else 32), dtype=torch.uint8),
@@ -72,12 +68,5 @@ def postprocess(
         "labels": Array(labels, False),
         "counts": Array(counts, False),
     }
-    for name, levels in (("logits", logits), ("deltas", deltas)):
-        for i, level in enumerate(levels):
-            planar = level.dim() == 4
-            scalars[f"{name}_cells{i}"] = level.shape[3 if planar else 1]
-            scalars[f"{name}_per_cell{i}"] = level.shape[1] if planar else 1
-            scalars[f"{name}_is_planar{i}"] = planar
-            arrays[f"{name}{i}"] = Array(level.contiguous(), offset=offset * level.element_size())
     device.run("postprocess", scalars, arrays)
     return boxes, scores, labels, counts

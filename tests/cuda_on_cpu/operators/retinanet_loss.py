@@ -8,7 +8,7 @@ from torch import Tensor
 from retina_ops.ops._retinanet_loss_autograd import BOX_LOSSES
 
 from ..device import Array, Device
-from .common import DTYPES, arithmetic
+from .common import arithmetic, level_arguments
 
 ALIGNMENT, PARTIALS = 64, 2048 + 8
 
@@ -38,23 +38,16 @@ def retinanet_loss(
     losses = [torch.full((), torch.nan, dtype=arithmetic(levels[0].dtype)) for levels in (logits, deltas)]
     flat = [torch.full((_starts(levels)[-1],), 7, dtype=levels[0].dtype) for levels in (logits, deltas)]
     done = torch.zeros(2, dtype=torch.int32)
-    scalars: dict[str, float] = {
-        "levels": len(logits), "batch": len(matches), "first": first, "classes": logits[0].shape[2],
-        "gt_capacity": gt_boxes.shape[1], "alpha": alpha, "gamma": gamma, "box_loss": BOX_LOSSES.index(box_loss),
-        "smooth_l1_beta": smooth_l1_beta, "logits_dtype": DTYPES[logits[0].dtype],
-        "deltas_dtype": DTYPES[deltas[0].dtype], **{f"w{i}": weight for i, weight in enumerate(weights)},
+    scalars, arrays = level_arguments(logits, deltas, offset)
+    scalars |= {
+        "first": first, "gt_capacity": gt_boxes.shape[1], "alpha": alpha, "gamma": gamma,
+        "box_loss": BOX_LOSSES.index(box_loss), "smooth_l1_beta": smooth_l1_beta,
+        **{f"w{i}": weight for i, weight in enumerate(weights)},
     }  # fmt: skip
-    arrays: dict[str, Array | Tensor | None] = {
+    arrays |= {
         "anchors": anchors, "gt_boxes": gt_boxes, "gt_labels": gt_labels, "matches": matches, "normalizer": normalizer,
         "partial": Array(torch.empty(2, PARTIALS, dtype=torch.float64), False), "done": done,
     }  # fmt: skip
-    for number, (cls, box) in enumerate(zip(logits, deltas, strict=True)):
-        planar = cls.dim() == 4
-        scalars[f"planar{number}"] = planar
-        scalars[f"cells{number}"] = cls.shape[3] if planar else cls.shape[1]
-        scalars[f"per_cell{number}"] = cls.shape[1] if planar else 1
-        arrays[f"logits{number}"] = Array(cls, offset=offset * cls.element_size())
-        arrays[f"deltas{number}"] = Array(box, offset=offset * box.element_size())
     if with_grad:
         arrays |= {"logits_gradient": Array(flat[0], False), "deltas_gradient": Array(flat[1], False)}
     if upstream is None:
