@@ -11,6 +11,7 @@
 namespace retina_ops {
 
 constexpr int kMatchThreads = 256;
+constexpr int kMatchBlocks = 4;  // of a multiprocessor: without it ptxas aims at 32 registers on sm_80, and spills
 
 // Non-negative floats order as their bits do.
 __device__ __forceinline__ unsigned iou_bits(float iou) { return bit_copy<unsigned>(iou); }
@@ -139,7 +140,7 @@ __global__ void __launch_bounds__(kMatchThreads) match_best_kernel(MatchKernelAr
 
 // Low-quality matches, regions to ignore, and the final values. launch: as match_best_kernel, after it.
 template <class T>
-__global__ void __launch_bounds__(kMatchThreads) match_decide_kernel(MatchKernelArguments<T> a) {
+__global__ void __launch_bounds__(kMatchThreads, kMatchBlocks) match_decide_kernel(MatchKernelArguments<T> a) {
   using A = ArithmeticOf<T>;
   const WarpAnchors<A> warp = load_anchors(a);
   const bool here = warp.index < a.anchor_count;
@@ -161,12 +162,10 @@ __global__ void __launch_bounds__(kMatchThreads) match_decide_kernel(MatchKernel
                   });
     if (covered && !is_foreground(match)) match = static_cast<int64_t>(MatchCode::kBetween);
   }
-  if (here) a.matches[warp.image * a.anchor_count + warp.index] = final_match(match);
-  // A sum of integers: no order of warps can change it.
-  const int foreground = __popc(__ballot_sync(kFullWarp, here && is_foreground(match)));
-  if (threadIdx.x % kWarpSize == 0 && foreground > 0) {
-    atomicAdd(&a.foreground[warp.image], static_cast<unsigned long long>(foreground));
-  }
+  if (!here) return;
+  a.matches[warp.image * a.anchor_count + warp.index] = final_match(match);
+  // Few are foreground, so one by one; a sum of integers, which no order of threads can change.
+  if (is_foreground(match)) atomicAdd(&a.foreground[warp.image], 1ull);
 }
 
 }  // namespace retina_ops

@@ -51,8 +51,8 @@ MUTATIONS = {
     "match: count not atomic": Mutation(
         "anchor_matching",
         _MATCH,
-        "atomicAdd(&a.foreground[warp.image], static_cast<unsigned long long>(foreground));",
-        "a.foreground[warp.image] += static_cast<unsigned long long>(foreground);",
+        "atomicAdd(&a.foreground[warp.image], 1ull);",
+        "a.foreground[warp.image] += 1ull;",
         match,
     ),
 }
