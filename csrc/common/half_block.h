@@ -40,14 +40,19 @@ RETINA_OPS_HOST_DEVICE uint16_t float_to_float16(float value) {
   return static_cast<uint16_t>((magnitude > 0x7f800000u ? 0x7e00u : capped) | sign);
 }
 
-// Copies `count` of kWidth values; a full block's copy has a constant size, so that it becomes a few vector moves.
+// Copies `size` of at most kSize bytes; a full block's copy has a constant size, so that it becomes a few vector moves.
+template <size_t kSize>
+RETINA_OPS_HOST_DEVICE void copy_bytes(void* to, const void* from, size_t size) {
+  if (size == kSize) {
+    memcpy(to, from, kSize);
+  } else {
+    memcpy(to, from, size);
+  }
+}
+
 template <int kWidth, class T>
 RETINA_OPS_HOST_DEVICE void copy_values(T* to, const T* from, int count) {
-  if (count == kWidth) {
-    memcpy(to, from, kWidth * sizeof(T));
-  } else {
-    memcpy(to, from, static_cast<size_t>(count) * sizeof(T));
-  }
+  copy_bytes<kWidth * sizeof(T)>(to, from, static_cast<size_t>(count) * sizeof(T));
 }
 
 // Reads `count` values from index `first` of `base` and pads to kWidth with zeros.
@@ -89,6 +94,38 @@ RETINA_OPS_HOST_DEVICE void store_block(void* base, Dtype dtype, int64_t first, 
 template <int kWidth>
 RETINA_OPS_HOST_DEVICE void store_block(void* base, Dtype, int64_t first, const double* values, int count) {
   copy_values<kWidth>(static_cast<double*>(base) + first, values, count);
+}
+
+// bfloat16 in pairs, which takes two operations a pair where the order of elements is free: a 32-bit word's first
+// element goes to the first half of `out`, its second to the second half. Elements past `count` are 0.
+template <int kWidth>
+RETINA_OPS_HOST_DEVICE void load_pairs(const void* base, int64_t first, float* __restrict out, int count) {
+  alignas(64) uint32_t words[kWidth / 2];
+  if (count < kWidth) memset(words, 0, sizeof(words));
+  copy_bytes<sizeof(words)>(words, static_cast<const uint16_t*>(base) + first, 2 * static_cast<size_t>(count));
+  for (int i = 0; i < kWidth / 2; ++i) {
+    out[i] = bit_copy<float>(words[i] << 16);
+    out[i + kWidth / 2] = bit_copy<float>(words[i] & 0xffff0000u);
+  }
+}
+
+// The other way. A value half-way between two bfloat16 goes to the larger magnitude, and the low 15 bits of a NaN must
+// be 0 (as of every NaN that comes from a bfloat16 or that arithmetic makes): see quiet_nan.
+template <int kWidth>
+RETINA_OPS_HOST_DEVICE void store_pairs(void* base, int64_t first, const float* __restrict values, int count) {
+  alignas(64) uint32_t words[kWidth / 2];
+  for (int i = 0; i < kWidth / 2; ++i) {
+    const uint32_t low = bit_copy<uint32_t>(values[i]) + 0x8000u;
+    const uint32_t high = bit_copy<uint32_t>(values[i + kWidth / 2]) + 0x8000u;
+    words[i] = (low >> 16) | (high & 0xffff0000u);
+  }
+  copy_bytes<sizeof(words)>(static_cast<uint16_t*>(base) + first, words, 2 * static_cast<size_t>(count));
+}
+
+// A NaN of whatever payload becomes the usual one.
+template <class T>
+RETINA_OPS_HOST_DEVICE T quiet_nan(T value) {
+  return value == value ? value : std::numeric_limits<T>::quiet_NaN();
 }
 
 }  // namespace retina_ops

@@ -17,10 +17,18 @@ namespace retina_ops {
 // How a multiply-add is rounded. Formulas take one of these as a template argument: the host compiler contracts nothing
 // (-ffp-contract=off), so whether it is fused is a decision of the caller, who knows the instruction set.
 struct FusedMath {
+  static constexpr bool kIsFused = true;
+  static constexpr bool kIsCoarse = false;
   static RETINA_OPS_HOST_DEVICE float madd(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
   static RETINA_OPS_HOST_DEVICE double madd(double a, double b, double c) { return __builtin_fma(a, b, c); }
 };
+// For results that are rounded to a half dtype: the polynomials are shorter, and within 2e-5.
+struct CoarseMath : FusedMath {
+  static constexpr bool kIsCoarse = true;
+};
 struct PlainMath {
+  static constexpr bool kIsFused = false;
+  static constexpr bool kIsCoarse = false;
   static RETINA_OPS_HOST_DEVICE float madd(float a, float b, float c) { return a * b + c; }
   static RETINA_OPS_HOST_DEVICE double madd(double a, double b, double c) { return a * b + c; }
 };

@@ -40,8 +40,6 @@ struct FocalTerms {
   T derivative;  // of the order asked for, by the logit
 };
 
-RETINA_OPS_HOST_DEVICE float magnitude(float x) { return fabsf(x); }
-RETINA_OPS_HOST_DEVICE double magnitude(double x) { return fabs(x); }
 RETINA_OPS_HOST_DEVICE float square_root(float x) { return sqrtf(x); }
 RETINA_OPS_HOST_DEVICE double square_root(double x) { return sqrt(x); }
 
@@ -70,7 +68,7 @@ RETINA_OPS_HOST_DEVICE double modulate(double base, double log_base, double gamm
 // exp(-|z|), the one exponential of a logit; 0 for NaN, which s and the cross entropy below pass on.
 template <class T, class Math>
 RETINA_OPS_HOST_DEVICE T focal_exponential(T z) {
-  return exp_or_zero<Math>(-magnitude(z));
+  return exp_of_minus_magnitude<Math>(z);
 }
 
 // F and its derivative of order kOrder (1 or 2) by z, for a hard target; z = x for a positive, -x for a negative;

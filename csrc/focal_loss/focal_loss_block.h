@@ -20,6 +20,38 @@ struct FocalBlock {
   alignas(64) T alpha[kFocalWidth];
 };
 
+// Where the block of a problem keeps its i-th element: bfloat16 comes and goes in pairs, the rest as it lies.
+RETINA_OPS_HOST_DEVICE int block_position(const FocalProblem& problem, int i) {
+  return problem.dtype == Dtype::kBFloat16 ? i / 2 + i % 2 * (kFocalWidth / 2) : i;
+}
+
+// `count` elements of `base`, of the problem's dtype or (soft targets) of its own, at their positions; 0 after them.
+RETINA_OPS_HOST_DEVICE void load_elements(const FocalProblem& problem, const void* base, Dtype dtype, int64_t first,
+                                          float* __restrict out, int count) {
+  if (dtype == Dtype::kBFloat16) return load_pairs<kFocalWidth>(base, first, out, count);
+  if (problem.dtype != Dtype::kBFloat16) return load_block<kFocalWidth>(base, dtype, first, out, count);
+  alignas(64) float in_order[kFocalWidth];
+  load_block<kFocalWidth>(base, dtype, first, in_order, count);
+  for (int i = 0; i < kFocalWidth / 2; ++i) {
+    out[i] = quiet_nan(in_order[2 * i]);
+    out[i + kFocalWidth / 2] = quiet_nan(in_order[2 * i + 1]);
+  }
+}
+RETINA_OPS_HOST_DEVICE void load_elements(const FocalProblem&, const void* base, Dtype dtype, int64_t first, double* out,
+                                          int count) {
+  load_block<kFocalWidth>(base, dtype, first, out, count);
+}
+
+RETINA_OPS_HOST_DEVICE void store_elements(const FocalProblem& problem, void* base, int64_t first, const float* values,
+                                           int count) {
+  if (problem.dtype == Dtype::kBFloat16) return store_pairs<kFocalWidth>(base, first, values, count);
+  store_block<kFocalWidth>(base, problem.dtype, first, values, count);
+}
+RETINA_OPS_HOST_DEVICE void store_elements(const FocalProblem& problem, void* base, int64_t first, const double* values,
+                                           int count) {
+  store_block<kFocalWidth>(base, problem.dtype, first, values, count);
+}
+
 template <class T, class Math>
 RETINA_OPS_HOST_DEVICE void exponentials(const T* __restrict logits, T* __restrict exponential) {
   for (int i = 0; i < kFocalWidth; ++i) exponential[i] = focal_exponential<T, Math>(logits[i]);
@@ -84,15 +116,15 @@ template <class T, int kOrder>
 RETINA_OPS_HOST_DEVICE void finish_block(const FocalProblem& problem, FocalBlock<T>& block, int64_t first, int count,
                                          bool has_derivative, LossSum& sum) {
   if (count < kFocalWidth) {
-    for (int i = count; i < kFocalWidth; ++i) block.loss[i] = T(0);
+    for (int i = count; i < kFocalWidth; ++i) block.loss[block_position(problem, i)] = T(0);
   }
-  if (problem.value != nullptr) store_block<kFocalWidth>(problem.value, problem.dtype, first, block.loss, count);
+  if (problem.value != nullptr) store_elements(problem, problem.value, first, block.loss, count);
   if (kOrder != 0 && has_derivative) {
     if (problem.upstream != nullptr) {
-      load_block<kFocalWidth>(problem.upstream, problem.dtype, first, block.upstream, count);
+      load_elements(problem, problem.upstream, problem.dtype, first, block.upstream, count);
       for (int i = 0; i < kFocalWidth; ++i) block.derivative[i] *= block.upstream[i];
     }
-    store_block<kFocalWidth>(problem.derivative, problem.dtype, first, block.derivative, count);
+    store_elements(problem, problem.derivative, first, block.derivative, count);
   }
   sum.add(block.loss);
 }

@@ -23,7 +23,7 @@ struct RunWeights {
 
 template <class T>
 T upstream_factor(const FocalProblem& problem) {
-  return problem.upstream != nullptr ? T(1) : static_cast<T>(problem.upstream_scalar);
+  return problem.upstream != nullptr ? T(1) : quiet_nan(static_cast<T>(problem.upstream_scalar));
 }
 
 template <class T, Gamma G, int kOrder, class Math>
@@ -42,13 +42,14 @@ RETINA_OPS_HOST_DEVICE double negative_run(const FocalProblem& problem, RunWeigh
     const bool is_direct = count == kFocalWidth && problem.dtype == native;
     const T* logits = is_direct ? static_cast<const T*>(problem.logits) + first : block.logits;
     T* derivative = is_direct && writes_directly ? static_cast<T*>(problem.derivative) + first : block.derivative;
-    if (!is_direct) load_block<kFocalWidth>(problem.logits, problem.dtype, first, block.logits, count);
+    if (!is_direct) load_elements(problem, problem.logits, problem.dtype, first, block.logits, count);
     negatives<T, G, kOrder, Math>(logits, block.exponential, block.loss, derivative, gamma, scalar, scalar * factor);
     if (weights.per_class != nullptr) {
       for (int i = 0; i < count; ++i) {
-        const T weight = T(1) - weights.per_class[first - begin + i];
-        block.loss[i] *= weight;
-        if constexpr (kOrder != 0) block.derivative[i] *= weight;
+        const int at = block_position(problem, i);
+        const T weight = quiet_nan(T(1) - weights.per_class[first - begin + i]);
+        block.loss[at] *= weight;
+        if constexpr (kOrder != 0) block.derivative[at] *= weight;
       }
     }
     finish_block<T, kOrder>(problem, block, first, count, derivative == block.derivative, sum);
@@ -66,15 +67,17 @@ RETINA_OPS_HOST_DEVICE double soft_run(const FocalProblem& problem, RunWeights<T
   for (int i = 0; i < kFocalWidth; ++i) block.alpha[i] = alphas.scalar;
   for (int64_t first = begin; first < end; first += kFocalWidth) {
     const int count = end - first < kFocalWidth ? static_cast<int>(end - first) : kFocalWidth;
-    load_block<kFocalWidth>(problem.logits, problem.dtype, first, block.logits, count);
-    load_block<kFocalWidth>(problem.soft_targets, problem.soft_dtype, first, block.targets, count);
+    load_elements(problem, problem.logits, problem.dtype, first, block.logits, count);
+    load_elements(problem, problem.soft_targets, problem.soft_dtype, first, block.targets, count);
     if (alphas.per_class == nullptr && !any_target(block)) {  // nearly every block of one-hot targets
       negatives<T, G, kOrder, Math>(block.logits, block.exponential, block.loss, block.derivative, gamma,
                                     negative_weight, negative_weight * factor);
     } else {
       soft<T, G, kOrder, Math>(block, gamma);
       if (alphas.per_class != nullptr) {
-        for (int i = 0; i < count; ++i) block.alpha[i] = alphas.per_class[(first + i) % problem.classes];
+        for (int i = 0; i < count; ++i) {
+          block.alpha[block_position(problem, i)] = quiet_nan(alphas.per_class[(first + i) % problem.classes]);
+        }
       }
       for (int i = 0; i < kFocalWidth; ++i) {
         const T alpha = block.alpha[i];

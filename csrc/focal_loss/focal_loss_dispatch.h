@@ -13,13 +13,13 @@ double run_baseline(Args... args) {
   return Body::template run<T, G, kOrder, PlainMath>(args...);
 }
 #if RETINA_OPS_HAS_X86_TARGETS
-template <class Body, class T, Gamma G, int kOrder, class... Args>
+template <class Body, class T, Gamma G, int kOrder, class Math, class... Args>
 RETINA_OPS_TARGET_AVX2 double run_avx2(Args... args) {
-  return Body::template run<T, G, kOrder, FusedMath>(args...);
+  return Body::template run<T, G, kOrder, Math>(args...);
 }
-template <class Body, class T, Gamma G, int kOrder, class... Args>
+template <class Body, class T, Gamma G, int kOrder, class Math, class... Args>
 RETINA_OPS_TARGET_AVX512 double run_avx512(Args... args) {
-  return Body::template run<T, G, kOrder, FusedMath>(args...);
+  return Body::template run<T, G, kOrder, Math>(args...);
 }
 #endif
 
@@ -28,15 +28,15 @@ template <class Body, class T, class... Args>
 struct FocalDispatch {
   using Function = double (*)(Args...);
 
-  template <Gamma G, int kOrder>
+  template <Gamma G, int kOrder, class Math>
   static Function for_isa() {
     if constexpr (sizeof(T) == sizeof(double)) {
       return run_baseline<Body, T, G, kOrder, Args...>;  // bound by libm
     } else {
       switch (cpu_isa()) {
 #if RETINA_OPS_HAS_X86_TARGETS
-        case Isa::kAvx512: return run_avx512<Body, T, G, kOrder, Args...>;
-        case Isa::kAvx2: return run_avx2<Body, T, G, kOrder, Args...>;
+        case Isa::kAvx512: return run_avx512<Body, T, G, kOrder, Math, Args...>;
+        case Isa::kAvx2: return run_avx2<Body, T, G, kOrder, Math, Args...>;
 #endif
         default: return run_baseline<Body, T, G, kOrder, Args...>;
       }
@@ -44,28 +44,38 @@ struct FocalDispatch {
   }
 
   // The loss and its gradient in float have every gamma of the papers as a path; the rest computes exp(gamma log(u)).
-  template <int kOrder>
+  template <int kOrder, class Math>
   static Function for_gamma(Gamma gamma) {
     if constexpr (kOrder != 2 && sizeof(T) == sizeof(float)) {
       switch (gamma) {
-        case Gamma::kHalf: return for_isa<Gamma::kHalf, kOrder>();
-        case Gamma::kOne: return for_isa<Gamma::kOne, kOrder>();
-        case Gamma::kThreeHalves: return for_isa<Gamma::kThreeHalves, kOrder>();
-        case Gamma::kTwo: return for_isa<Gamma::kTwo, kOrder>();
-        case Gamma::kThree: return for_isa<Gamma::kThree, kOrder>();
+        case Gamma::kHalf: return for_isa<Gamma::kHalf, kOrder, Math>();
+        case Gamma::kOne: return for_isa<Gamma::kOne, kOrder, Math>();
+        case Gamma::kThreeHalves: return for_isa<Gamma::kThreeHalves, kOrder, Math>();
+        case Gamma::kTwo: return for_isa<Gamma::kTwo, kOrder, Math>();
+        case Gamma::kThree: return for_isa<Gamma::kThree, kOrder, Math>();
         default: break;
       }
     }
-    return gamma == Gamma::kZero ? for_isa<Gamma::kZero, kOrder>() : for_isa<Gamma::kAny, kOrder>();
+    return gamma == Gamma::kZero ? for_isa<Gamma::kZero, kOrder, Math>()
+                                 : for_isa<Gamma::kAny, kOrder, Math>();
+  }
+
+  // Half logits have shorter polynomials in a loss and its gradient.
+  template <int kOrder>
+  static Function for_dtype(Gamma gamma, Dtype dtype) {
+    if constexpr (sizeof(T) == sizeof(float)) {
+      if (dtype != Dtype::kFloat32) return for_gamma<kOrder, CoarseMath>(gamma);
+    }
+    return for_gamma<kOrder, FusedMath>(gamma);
   }
 
   template <int kHighestOrder>
   static Function choose(const FocalProblem& problem) {
     const Gamma gamma = gamma_case(problem.gamma);
     if constexpr (kHighestOrder == 2) {
-      if (problem.order == 2) return for_gamma<2>(gamma);
+      if (problem.order == 2) return for_gamma<2, FusedMath>(gamma);
     }
-    return problem.order == 0 ? for_gamma<0>(gamma) : for_gamma<1>(gamma);
+    return problem.order == 0 ? for_dtype<0>(gamma, problem.dtype) : for_dtype<1>(gamma, problem.dtype);
   }
 };
 

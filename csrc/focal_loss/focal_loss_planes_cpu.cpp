@@ -44,26 +44,27 @@ RETINA_OPS_HOST_DEVICE void plane_block(const FocalProblem& problem, const Focal
   const T alpha = static_cast<T>(problem.alpha);
   const T negative_weight = alpha < T(0) ? T(1) : T(1) - alpha;
   const T positive_weight = alpha < T(0) ? T(1) : alpha;
-  const T factor = static_cast<T>(problem.upstream_scalar);
+  const T factor = quiet_nan(static_cast<T>(problem.upstream_scalar));
   const int64_t first = planes.first + plane * planes.stride + begin;
   const bool is_direct = count == kFocalWidth && problem.dtype == native;
   const T* logits = is_direct ? static_cast<const T*>(problem.logits) + first : block.logits;
   T* derivative = is_direct && kOrder != 0 ? static_cast<T*>(problem.derivative) + first : block.derivative;
-  if (!is_direct) load_block<kFocalWidth>(problem.logits, problem.dtype, first, block.logits, count);
+  if (!is_direct) load_elements(problem, problem.logits, problem.dtype, first, block.logits, count);
   negatives<T, G, kOrder, Math>(logits, block.exponential, block.loss, derivative, problem.gamma, negative_weight,
                                 negative_weight * factor);
   if (has_ignored) {
     for (int i = 0; i < count; ++i) {
       if (planes.labels[begin + i] != problem.ignore_index) continue;
-      block.loss[i] = T(0);
-      if constexpr (kOrder != 0) derivative[i] = T(0);
+      const int at = block_position(problem, i);
+      block.loss[at] = T(0);
+      if constexpr (kOrder != 0) derivative[at] = T(0);
     }
   }
   for (; positive != last_positive && positive->first == plane && positive->second < begin + count; ++positive) {
-    const auto i = static_cast<int>(positive->second - begin);
-    const FocalTerms<T> terms = positive_terms(logits[i], problem.gamma, kOrder);
-    block.loss[i] = positive_weight * terms.loss;
-    if constexpr (kOrder != 0) derivative[i] = positive_weight * factor * terms.derivative;
+    const int at = block_position(problem, static_cast<int>(positive->second - begin));
+    const FocalTerms<T> terms = positive_terms(logits[at], problem.gamma, kOrder);
+    block.loss[at] = positive_weight * terms.loss;
+    if constexpr (kOrder != 0) derivative[at] = positive_weight * factor * terms.derivative;
   }
   finish_block<T, kOrder>(problem, block, first, count, derivative == block.derivative, sum);
 }

@@ -19,6 +19,7 @@ namespace retina_ops {
 
 // Multiply-adds rounded twice, on the host and on the device.
 struct RoundedMath {
+  static constexpr bool kIsCoarse = false;
   template <class T>
   static RETINA_OPS_HOST_DEVICE T madd(T a, T b, T c) {
     return add_rn(mul_rn(a, b), c);

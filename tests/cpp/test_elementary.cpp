@@ -21,9 +21,25 @@ void test_exp() {
   }
   EXPECT(worst <= 2e-7);
   EXPECT(exp_bounded<Math>(0.0f) == 1.0f);
-  EXPECT(exp_bounded<Math>(-INFINITY) == 0.0f && exp_or_zero<Math>(-INFINITY) == 0.0f);
+  EXPECT(exp_bounded<Math>(-INFINITY) == 0.0f);
   EXPECT(std::isnan(exp_bounded<Math>(std::nanf("77"))));
-  EXPECT(exp_or_zero<Math>(std::nanf("")) == 0.0f);
+}
+
+// exp(-|x|): the whole range, and down to what matters beside 1.
+template <class Math>
+void test_exp_of_minus_magnitude(double bound, double bound_until_20) {
+  double worst = 0.0, worst_until_20 = 0.0;
+  for (float x = 0.0f; x <= 87.0f; x += 0.00037f) {
+    const double error = relative_error(exp_of_minus_magnitude<Math>(x), std::exp(-static_cast<double>(x)));
+    worst = std::fmax(worst, error);
+    if (x < 20.0f) worst_until_20 = std::fmax(worst_until_20, error);
+    EXPECT(exp_of_minus_magnitude<Math>(-x) == exp_of_minus_magnitude<Math>(x));
+  }
+  EXPECT(worst <= bound);
+  EXPECT(worst_until_20 <= bound_until_20);
+  for (const float x : {INFINITY, 88.0f, 3e38f, std::nanf(""), -std::nanf("77")}) {
+    EXPECT(exp_of_minus_magnitude<Math>(x) == 0.0f && exp_of_minus_magnitude<Math>(-x) == 0.0f);
+  }
 }
 
 template <class Math>
