@@ -167,6 +167,23 @@ def test_nan_logits_give_nan(device: str) -> None:
         assert loss[0, 0].isnan() and grad[0, 0].isnan() and loss[0, 1].isfinite() and grad[0, 1].isfinite()
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_nan_of_any_payload_stays_nan(device: str, dtype: torch.dtype) -> None:
+    # A NaN whose mantissa is all ones would be rounded up to -0 if only its upper half counted.
+    nan = torch.tensor([0x7FFFFFFF, -1], dtype=torch.int32).view(torch.float32).to(device)
+    logits = torch.randn(3, 2, device=device).to(dtype)
+    labels = torch.tensor([0, 1, 2], device=device)
+    for alpha in (nan, torch.stack([nan[0], torch.tensor(0.5, device=device)])):
+        assert sigmoid_focal_loss(logits, labels, alpha=alpha)[:, 0].isnan().all()
+        assert gradient(sigmoid_focal_loss, logits, labels, alpha=alpha)[:, 0].isnan().all()
+    soft = nan.expand(3, 2).contiguous()
+    assert sigmoid_focal_loss(logits, soft).isnan().all()
+    assert gradient(sigmoid_focal_loss, logits, soft).isnan().all()
+    leaf = logits.clone().requires_grad_()
+    sigmoid_focal_loss(leaf, labels, reduction="sum").backward(nan[0].to(dtype))
+    assert leaf.grad is not None and leaf.grad.isnan().all()
+
+
 def test_non_contiguous(device: str) -> None:
     logits = torch.randn(9, 40, device=device).t()[::2]
     labels = labels_for((40, 9), device)[::2]

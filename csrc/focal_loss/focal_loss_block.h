@@ -37,8 +37,8 @@ RETINA_OPS_HOST_DEVICE void load_elements(const FocalProblem& problem, const voi
     out[i + kFocalWidth / 2] = quiet_nan(in_order[2 * i + 1]);
   }
 }
-RETINA_OPS_HOST_DEVICE void load_elements(const FocalProblem&, const void* base, Dtype dtype, int64_t first, double* out,
-                                          int count) {
+RETINA_OPS_HOST_DEVICE void load_elements(const FocalProblem&, const void* base, Dtype dtype, int64_t first,
+                                          double* out, int count) {
   load_block<kFocalWidth>(base, dtype, first, out, count);
 }
 
@@ -57,15 +57,15 @@ RETINA_OPS_HOST_DEVICE void exponentials(const T* __restrict logits, T* __restri
   for (int i = 0; i < kFocalWidth; ++i) exponential[i] = focal_exponential<T, Math>(logits[i]);
 }
 
-// loss and derivative of a block of negatives, times their weights.
+// loss of a block of negatives without their weight (which the sum takes on at its end), derivative times its weight.
 template <class T, Gamma G, int kOrder, class Math>
 RETINA_OPS_HOST_DEVICE void negatives(const T* __restrict logits, T* __restrict exponential, T* __restrict loss,
-                                      T* __restrict derivative, double gamma, T loss_weight, T derivative_weight) {
+                                      T* __restrict derivative, double gamma, T derivative_weight) {
   exponentials<T, Math>(logits, exponential);
   const T sign = kOrder == 2 ? derivative_weight : -derivative_weight;  // dz/dx = -1
   for (int i = 0; i < kFocalWidth; ++i) {
     const FocalTerms<T> terms = focal_hard<T, G, kOrder == 2 ? 2 : 1, Math>(-logits[i], exponential[i], gamma);
-    loss[i] = loss_weight * terms.loss;
+    loss[i] = terms.loss;
     if constexpr (kOrder != 0) derivative[i] = sign * terms.derivative;
   }
 }
@@ -90,35 +90,48 @@ RETINA_OPS_HOST_DEVICE void soft(FocalBlock<T>& block, double gamma) {
   }
 }
 
-// The loss of a run: 16 sums in double, each of every 16th element, so that no order depends on the threads.
+// The loss of a run: 16 sums in double, each of every 16th element, so that no order depends on the threads. A block's
+// four elements of a sum are added in T first, and where the arithmetic is coarse those of eight blocks.
+template <class T, class Math>
 struct LossSum {
+  static_assert(kFocalWidth == 64, "four vectors of 16");
+  static constexpr int kBlocks = Math::kIsCoarse ? 8 : 1;
+  alignas(64) T partial[16] = {};
   alignas(64) double lanes[16] = {};
+  int blocks = 0;
 
-  RETINA_OPS_HOST_DEVICE void add(const float* loss) {  // a block; four floats of it are added as floats
-    static_assert(kFocalWidth == 64, "four vectors of 16");
+  RETINA_OPS_HOST_DEVICE void add(const T* loss) {
+    for (int k = 0; k < 16; ++k) partial[k] += (loss[k] + loss[k + 16]) + (loss[k + 32] + loss[k + 48]);
+    if (++blocks == kBlocks) flush();
+  }
+  RETINA_OPS_HOST_DEVICE void flush() {
     for (int k = 0; k < 16; ++k) {
-      lanes[k] += static_cast<double>((loss[k] + loss[k + 16]) + (loss[k + 32] + loss[k + 48]));
+      lanes[k] += static_cast<double>(partial[k]);
+      partial[k] = T(0);
     }
+    blocks = 0;
   }
-  RETINA_OPS_HOST_DEVICE void add(const double* loss) {
-    for (int k = 0; k < 16; ++k) lanes[k] += (loss[k] + loss[k + 16]) + (loss[k + 32] + loss[k + 48]);
-  }
-  double total() const {
+  RETINA_OPS_HOST_DEVICE double total() {
+    flush();
     double sum = 0.0;
     for (int k = 0; k < 16; ++k) sum += lanes[k];
     return sum;
   }
 };
 
-// Adds the losses of `count` elements of the block, and writes them and the derivatives (unless those are where they
-// belong). Elements past `count` are computed but neither summed nor written.
-template <class T, int kOrder>
+// Adds the losses of `count` elements of the block, and writes them, times their weight, and the derivatives (unless
+// those are where they belong). Elements past `count` are computed but neither summed nor written.
+template <class T, int kOrder, class Math>
 RETINA_OPS_HOST_DEVICE void finish_block(const FocalProblem& problem, FocalBlock<T>& block, int64_t first, int count,
-                                         bool has_derivative, LossSum& sum) {
+                                         bool has_derivative, T loss_weight, LossSum<T, Math>& sum) {
   if (count < kFocalWidth) {
     for (int i = count; i < kFocalWidth; ++i) block.loss[block_position(problem, i)] = T(0);
   }
-  if (problem.value != nullptr) store_elements(problem, problem.value, first, block.loss, count);
+  sum.add(block.loss);
+  if (problem.value != nullptr) {
+    for (int i = 0; i < kFocalWidth; ++i) block.loss[i] *= loss_weight;
+    store_elements(problem, problem.value, first, block.loss, count);
+  }
   if (kOrder != 0 && has_derivative) {
     if (problem.upstream != nullptr) {
       load_elements(problem, problem.upstream, problem.dtype, first, block.upstream, count);
@@ -126,7 +139,6 @@ RETINA_OPS_HOST_DEVICE void finish_block(const FocalProblem& problem, FocalBlock
     }
     store_elements(problem, problem.derivative, first, block.derivative, count);
   }
-  sum.add(block.loss);
 }
 
 }  // namespace retina_ops

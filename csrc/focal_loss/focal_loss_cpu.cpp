@@ -30,7 +30,7 @@ template <class T, Gamma G, int kOrder, class Math>
 RETINA_OPS_HOST_DEVICE double negative_run(const FocalProblem& problem, RunWeights<T> weights, int64_t begin,
                                            int64_t end) {
   FocalBlock<T> block;
-  LossSum sum;
+  LossSum<T, Math> sum;
   const double gamma = problem.gamma;
   const T factor = upstream_factor<T>(problem);
   const T scalar = weights.per_class == nullptr ? weights.scalar : T(1);
@@ -43,7 +43,7 @@ RETINA_OPS_HOST_DEVICE double negative_run(const FocalProblem& problem, RunWeigh
     const T* logits = is_direct ? static_cast<const T*>(problem.logits) + first : block.logits;
     T* derivative = is_direct && writes_directly ? static_cast<T*>(problem.derivative) + first : block.derivative;
     if (!is_direct) load_elements(problem, problem.logits, problem.dtype, first, block.logits, count);
-    negatives<T, G, kOrder, Math>(logits, block.exponential, block.loss, derivative, gamma, scalar, scalar * factor);
+    negatives<T, G, kOrder, Math>(logits, block.exponential, block.loss, derivative, gamma, scalar * factor);
     if (weights.per_class != nullptr) {
       for (int i = 0; i < count; ++i) {
         const int at = block_position(problem, i);
@@ -52,15 +52,15 @@ RETINA_OPS_HOST_DEVICE double negative_run(const FocalProblem& problem, RunWeigh
         if constexpr (kOrder != 0) block.derivative[at] *= weight;
       }
     }
-    finish_block<T, kOrder>(problem, block, first, count, derivative == block.derivative, sum);
+    finish_block<T, kOrder>(problem, block, first, count, derivative == block.derivative, scalar, sum);
   }
-  return sum.total();
+  return static_cast<double>(scalar) * sum.total();
 }
 
 template <class T, Gamma G, int kOrder, class Math>
 RETINA_OPS_HOST_DEVICE double soft_run(const FocalProblem& problem, RunWeights<T> alphas, int64_t begin, int64_t end) {
   FocalBlock<T> block;
-  LossSum sum;
+  LossSum<T, Math> sum;
   const double gamma = problem.gamma;
   const T factor = upstream_factor<T>(problem);
   const T negative_weight = alphas.scalar < T(0) ? T(1) : T(1) - alphas.scalar;
@@ -71,7 +71,8 @@ RETINA_OPS_HOST_DEVICE double soft_run(const FocalProblem& problem, RunWeights<T
     load_elements(problem, problem.soft_targets, problem.soft_dtype, first, block.targets, count);
     if (alphas.per_class == nullptr && !any_target(block)) {  // nearly every block of one-hot targets
       negatives<T, G, kOrder, Math>(block.logits, block.exponential, block.loss, block.derivative, gamma,
-                                    negative_weight, negative_weight * factor);
+                                    negative_weight * factor);
+      for (int i = 0; i < kFocalWidth; ++i) block.loss[i] *= negative_weight;
     } else {
       soft<T, G, kOrder, Math>(block, gamma);
       if (alphas.per_class != nullptr) {
@@ -87,7 +88,7 @@ RETINA_OPS_HOST_DEVICE double soft_run(const FocalProblem& problem, RunWeights<T
         if constexpr (kOrder != 0) block.derivative[i] *= weight * factor;
       }
     }
-    finish_block<T, kOrder>(problem, block, first, count, true, sum);
+    finish_block<T, kOrder>(problem, block, first, count, true, T(1), sum);
   }
   return sum.total();
 }
@@ -151,12 +152,16 @@ double labelled_range(const FocalProblem& problem, int64_t begin, int64_t end) {
   const T* per_class = static_cast<const T*>(problem.alpha_per_class);
   const T alpha = static_cast<T>(problem.alpha);
   const T negative_weight = alpha < T(0) ? T(1) : T(1) - alpha;
+  const int64_t classes = problem.classes;
+  const int64_t end_row = (end - 1) / classes + 1;
   double sum = 0.0;
   int64_t pending = begin;  // start of the negatives that are not computed yet: a run may span many rows
-  for (int64_t row = begin / problem.classes, at = begin; at < end; ++row) {
-    const int64_t row_begin = row * problem.classes;
-    const int64_t row_end = std::min(row_begin + problem.classes, end);
+  for (int64_t row = begin / classes; row < end_row; ++row) {
     const int64_t label = problem.labels[row];
+    if (label == classes && per_class == nullptr && row + 1 < end_row) continue;  // nearly every row
+    const int64_t row_begin = row * classes;
+    const int64_t row_end = std::min(row_begin + classes, end);
+    const int64_t at = std::max(row_begin, begin);
     const auto negatives_until = [&](int64_t stop) {
       const RunWeights<T> weights{negative_weight, per_class == nullptr ? nullptr : per_class + (pending - row_begin)};
       sum += negative(problem, weights, pending, stop);
@@ -165,7 +170,7 @@ double labelled_range(const FocalProblem& problem, int64_t begin, int64_t end) {
       negatives_until(at);
       write_zeros(problem, at, row_end);
       pending = row_end;
-    } else if (label < problem.classes && row_begin + label >= at && row_begin + label < row_end) {
+    } else if (label < classes && row_begin + label >= at && row_begin + label < row_end) {
       const int64_t target = row_begin + label;
       negatives_until(target);
       sum += positive(problem, per_class == nullptr ? alpha : per_class[label], target);
@@ -175,7 +180,6 @@ double labelled_range(const FocalProblem& problem, int64_t begin, int64_t end) {
       negatives_until(row_end);
       pending = row_end;
     }
-    at = row_end;
   }
   return sum;
 }
@@ -200,7 +204,8 @@ int64_t first_bad_label(const FocalProblem& problem, int64_t begin, int64_t end)
   if (problem.labels == nullptr) return -1;
   for (int64_t row = begin; row < end; ++row) {
     const int64_t label = problem.labels[row];
-    if ((label < 0 || label > problem.classes) && label != problem.ignore_index) return row;
+    const bool is_class = static_cast<uint64_t>(label) <= static_cast<uint64_t>(problem.classes);
+    if (!is_class && label != problem.ignore_index) return row;
   }
   return -1;
 }

@@ -56,8 +56,7 @@ struct FocalDispatch {
         default: break;
       }
     }
-    return gamma == Gamma::kZero ? for_isa<Gamma::kZero, kOrder, Math>()
-                                 : for_isa<Gamma::kAny, kOrder, Math>();
+    return gamma == Gamma::kZero ? for_isa<Gamma::kZero, kOrder, Math>() : for_isa<Gamma::kAny, kOrder, Math>();
   }
 
   // Half logits have shorter polynomials in a loss and its gradient.

@@ -39,7 +39,7 @@ RETINA_OPS_HOST_DEVICE void plane_block(const FocalProblem& problem, const Focal
                                         int64_t begin, int count, bool has_ignored,
                                         const std::pair<int64_t, int64_t>*& positive,
                                         const std::pair<int64_t, int64_t>* last_positive, FocalBlock<T>& block,
-                                        LossSum& sum) {
+                                        LossSum<T, Math>& sum, double& positive_sum) {
   constexpr Dtype native = sizeof(T) == sizeof(float) ? Dtype::kFloat32 : Dtype::kFloat64;
   const T alpha = static_cast<T>(problem.alpha);
   const T negative_weight = alpha < T(0) ? T(1) : T(1) - alpha;
@@ -50,7 +50,7 @@ RETINA_OPS_HOST_DEVICE void plane_block(const FocalProblem& problem, const Focal
   const T* logits = is_direct ? static_cast<const T*>(problem.logits) + first : block.logits;
   T* derivative = is_direct && kOrder != 0 ? static_cast<T*>(problem.derivative) + first : block.derivative;
   if (!is_direct) load_elements(problem, problem.logits, problem.dtype, first, block.logits, count);
-  negatives<T, G, kOrder, Math>(logits, block.exponential, block.loss, derivative, problem.gamma, negative_weight,
+  negatives<T, G, kOrder, Math>(logits, block.exponential, block.loss, derivative, problem.gamma,
                                 negative_weight * factor);
   if (has_ignored) {
     for (int i = 0; i < count; ++i) {
@@ -63,10 +63,11 @@ RETINA_OPS_HOST_DEVICE void plane_block(const FocalProblem& problem, const Focal
   for (; positive != last_positive && positive->first == plane && positive->second < begin + count; ++positive) {
     const int at = block_position(problem, static_cast<int>(positive->second - begin));
     const FocalTerms<T> terms = positive_terms(logits[at], problem.gamma, kOrder);
-    block.loss[at] = positive_weight * terms.loss;
+    block.loss[at] = T(0);
+    positive_sum += static_cast<double>(positive_weight * terms.loss);
     if constexpr (kOrder != 0) derivative[at] = positive_weight * factor * terms.derivative;
   }
-  finish_block<T, kOrder>(problem, block, first, count, derivative == block.derivative, sum);
+  finish_block<T, kOrder>(problem, block, first, count, derivative == block.derivative, negative_weight, sum);
 }
 
 struct PlaneRun {
@@ -74,7 +75,8 @@ struct PlaneRun {
   static RETINA_OPS_HOST_DEVICE double run(const FocalProblem& problem, const FocalPlanes& planes,
                                            const Special& special) {
     FocalBlock<T> block;
-    LossSum sum;
+    LossSum<T, Math> sum;
+    double positive_sum = 0.0;
     const auto* positive = special.positives.data();
     const auto* last_positive = positive + special.positives.size();
     for (int64_t plane = 0; plane < problem.classes; ++plane) {
@@ -82,10 +84,11 @@ struct PlaneRun {
         const int count = planes.count - begin < kFocalWidth ? static_cast<int>(planes.count - begin) : kFocalWidth;
         const bool has_ignored = special.block_has_ignored[static_cast<size_t>(begin / kFocalWidth)] != 0;
         plane_block<T, G, kOrder, Math>(problem, planes, plane, begin, count, has_ignored, positive, last_positive,
-                                        block, sum);
+                                        block, sum, positive_sum);
       }
     }
-    return sum.total();
+    const T alpha = static_cast<T>(problem.alpha);
+    return sum.total() * static_cast<double>(alpha < T(0) ? T(1) : T(1) - alpha) + positive_sum;
   }
 };
 
