@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torchvision
-from cases import image_anchors, random_boxes
+from cases import DTYPES, image_anchors, random_boxes
 from harness import assert_close, measure
 from torch import Tensor
 from torchvision.models.detection._utils import BoxCoder
@@ -66,22 +66,35 @@ def bench_box_iou(benchmark, device: str, row: str) -> None:
     )
 
 
+# Of the results against float64, by dtype: bfloat16 as plain PyTorch computes it is that far off.
+ENCODED_WITHIN = {"float32": (1e-3, 1e-4), "float64": (1e-9, 1e-9), "bfloat16": (0.05, 0.3)}
+DECODED_WITHIN = {"float32": (1e-4, 1e-2), "float64": (1e-9, 1e-9), "bfloat16": (0.05, 32)}
+
+
+def operator_name(name: str, dtype: str) -> str:
+    return name if dtype == "float32" else f"{name}, {dtype}"
+
+
 @pytest.mark.parametrize("row", ENCODE)
-def bench_encode(benchmark, device: str, row: str) -> None:
+@pytest.mark.parametrize("dtype", DTYPES)
+def bench_encode(benchmark, device: str, dtype: str, row: str, full: bool) -> None:
+    if dtype != "float32" and not full:
+        pytest.skip("--full")
     anchors = image_anchors(800, 1344, device)
-    boxes = anchors + torch.rand_like(anchors) * 4
+    boxes = (anchors + torch.rand_like(anchors) * 4).to(DTYPES[dtype])
+    anchors = anchors.to(DTYPES[dtype])
 
     def verify() -> None:
         expected = reference.encode_boxes(boxes.double(), anchors.double())
-        assert_close(ENCODE[row](boxes, anchors), expected, 1e-3, 1e-4)
+        assert_close(ENCODE[row](boxes, anchors), expected, *ENCODED_WITHIN[dtype])
 
-    size = anchors.numel() * 4
-    benchmark.group = f"encode_boxes, {len(anchors)} boxes, float32, {device}"
+    size = anchors.numel() * anchors.element_size()
+    benchmark.group = f"encode_boxes, {len(anchors)} boxes, {dtype}, {device}"
     measure(
         benchmark,
         device,
         lambda: ENCODE[row](boxes, anchors),
-        operator="encode_boxes",
+        operator=operator_name("encode_boxes", dtype),
         size=len(anchors),
         operations=80 * len(anchors),
         moved=3 * size,
@@ -91,9 +104,12 @@ def bench_encode(benchmark, device: str, row: str) -> None:
 
 
 @pytest.mark.parametrize("row", DECODE)
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("direction", ["forward", "forward + backward"])
-def bench_decode(benchmark, device: str, direction: str, row: str) -> None:
-    anchors = image_anchors(800, 1344, device)
+def bench_decode(benchmark, device: str, direction: str, dtype: str, row: str, full: bool) -> None:
+    if dtype != "float32" and not full:
+        pytest.skip("--full")
+    anchors = image_anchors(800, 1344, device).to(DTYPES[dtype])
     deltas = (torch.randn_like(anchors) * 0.2).requires_grad_(direction != "forward")
     ones = torch.ones_like(anchors)
 
@@ -108,17 +124,17 @@ def bench_decode(benchmark, device: str, direction: str, row: str) -> None:
         exact = deltas.detach().double().requires_grad_()
         expected = reference.decode_boxes(exact, anchors.double())
         expected.backward(ones.double())
-        assert_close(call(), expected, 1e-4, 1e-2)
+        assert_close(call(), expected, *DECODED_WITHIN[dtype])
         if direction != "forward":
-            assert_close(deltas.grad, exact.grad, 1e-4, 1e-2)
+            assert_close(deltas.grad, exact.grad, *DECODED_WITHIN[dtype])
 
-    size = anchors.numel() * 4
-    benchmark.group = f"decode_boxes {direction}, {len(anchors)} boxes, float32, {device}"
+    size = anchors.numel() * anchors.element_size()
+    benchmark.group = f"decode_boxes {direction}, {len(anchors)} boxes, {dtype}, {device}"
     measure(
         benchmark,
         device,
         call,
-        operator=f"decode_boxes, {direction}",
+        operator=operator_name(f"decode_boxes, {direction}", dtype),
         size=len(anchors),
         operations=(60 if direction == "forward" else 150) * len(anchors),
         moved=(3 if direction == "forward" else 7) * size,  # backward: gradient, deltas, anchors in; gradient out

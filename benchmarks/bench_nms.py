@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torchvision
-from cases import random_boxes
+from cases import DTYPES, random_boxes
 from harness import measure
 from torch import Tensor
 
@@ -23,7 +23,12 @@ BATCHED = {
 
 
 def moved(boxes: Tensor, kept: Tensor) -> int:
-    return boxes.numel() * 4 + len(boxes) * 4 + len(kept) * 8
+    return (boxes.numel() + len(boxes)) * boxes.element_size() + len(kept) * 8
+
+
+def torchvision_in_float32(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
+    """torchvision's has no half precision on the CPU: what its users write."""
+    return torchvision.ops.nms(boxes.float(), scores.float(), iou_threshold)
 
 
 def is_left_out(row: str, count: int) -> bool:
@@ -42,6 +47,16 @@ def bench_nms(benchmark, device: str, count: int, row: str, full: bool) -> None:
         pytest.skip("--full")
     boxes, scores = random_boxes(count, device), torch.rand(count, device=device)
     run(benchmark, device, "nms", f"nms, {count} boxes", NMS[row], nms, (boxes, scores, 0.5))
+
+
+@pytest.mark.parametrize("dtype", [dtype for dtype in DTYPES if dtype != "float32"])
+@pytest.mark.parametrize("row", ("retina_ops", "torchvision"))
+def bench_nms_in(benchmark, device: str, row: str, dtype: str, full: bool) -> None:
+    if not full:
+        pytest.skip("--full")
+    boxes, scores = random_boxes(20_000, device).to(DTYPES[dtype]), torch.rand(20_000, device=device).to(DTYPES[dtype])
+    function = torchvision_in_float32 if (row, dtype) == ("torchvision", "bfloat16") else NMS[row]
+    run(benchmark, device, f"nms, {dtype}", "nms, 20000 boxes", function, nms, (boxes, scores, 0.5))
 
 
 @pytest.mark.parametrize("row", ("retina_ops", "torchvision"))
@@ -70,8 +85,8 @@ def run(benchmark, device: str, operator: str, group: str, function, ours, argum
             assert torch.equal(kept, expected)
         assert abs(len(kept) - len(expected)) <= len(expected) // 1000
 
-    benchmark.group = f"{group}, float32, {device}"
     boxes = arguments[0]
+    benchmark.group = f"{group}, {str(boxes.dtype).removeprefix('torch.')}, {device}"
     measure(
         benchmark,
         device,
@@ -79,6 +94,6 @@ def run(benchmark, device: str, operator: str, group: str, function, ours, argum
         operator=operator,
         size=len(boxes),
         moved=moved(boxes, ours(*arguments)),
-        tensor_bytes=max(boxes.numel() * 4, 16),
+        tensor_bytes=max(boxes.numel() * boxes.element_size(), 16),
         verify=verify,
     )

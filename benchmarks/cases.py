@@ -9,6 +9,8 @@ from torchvision.models.detection.image_list import ImageList
 
 from retina_ops.models.anchors import default_anchor_generator
 
+DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}  # the last two: --full
+
 
 def random_boxes(count: int, device: str, field: tuple[int, int] = (1000, 1000)) -> Tensor:
     """Boxes of 4 to 104 pixels at random places of a field (width, height)."""
