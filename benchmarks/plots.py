@@ -26,8 +26,14 @@ def draw(run: dict[str, Any], target: Path) -> list[Path]:
     """Writes ``<target>-speedup.png``, ``-size.png``, ``-roofline.png``, and ``-step.png`` where steps were timed."""
     rows = [row for row in run["rows"] if "operator" in row]
     drawn = []
-    for name, plot in (("speedup", speedup), ("size", time_against_size), ("roofline", roofline)):
-        figure, axes = plt.subplots(figsize=(9, 5.5), layout="constrained")
+    groups = len({row["group"] for row in rows if row["row"] != OURS})
+    plots = (
+        ("speedup", speedup, max(5.5, 0.28 * groups)),
+        ("size", time_against_size, 5.5),
+        ("roofline", roofline, 5.5),
+    )
+    for name, plot, height in plots:
+        figure, axes = plt.subplots(figsize=(9, height), layout="constrained")
         plot(axes, rows, run)
         path = target.with_name(f"{target.name}-{name}.png")
         figure.savefig(path, dpi=110)

@@ -196,6 +196,7 @@ double typed_range(const FocalProblem& problem, int64_t begin, int64_t end) {
 }  // namespace
 
 double focal_loss_range(const FocalProblem& problem, int64_t begin, int64_t end) {
+  if (begin >= end) return 0.0;
   return problem.dtype == Dtype::kFloat64 ? typed_range<double>(problem, begin, end)
                                           : typed_range<float>(problem, begin, end);
 }
