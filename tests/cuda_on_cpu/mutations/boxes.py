@@ -64,7 +64,7 @@ MUTATIONS = {
         "box_iou", _IOU_GRADIENT, "upper ? x1 : x2, 16", "upper ? x2 : x1, 16", iou_gradient, BOTH
     ),
     "IoU gradient: the first tile alone": Mutation(
-        "box_iou", _IOU_GRADIENT, "tile < tiles; ++tile", "tile < 1; ++tile", iou_gradient, BOTH
+        "box_iou", _IOU_GRADIENT, "tile < tiles; ++tile", "tile < tiles && tile < 1; ++tile", iou_gradient, BOTH
     ),
     "coding: past the end": Mutation("box_coding", _CODING, "  if (i >= a.n) return;\n", "", coding, BOTH),
 }
