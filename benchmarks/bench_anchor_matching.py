@@ -1,4 +1,4 @@
-"""Anchor matching of one image: ours, the plain PyTorch reference, torchvision's Matcher over box_iou."""
+"""Anchor matching of an image and of a batch: ours, the plain PyTorch reference, torchvision's Matcher over box_iou."""
 
 from __future__ import annotations
 
@@ -67,5 +67,35 @@ def bench_match(benchmark, device: str, size: str, dtype: str, row: str, full: b
         size=len(boxes),
         moved=moved,
         tensor_bytes=anchor_bytes,
+        verify=verify,
+    )
+
+
+@pytest.mark.parametrize("row", ("retina_ops", "torchvision"))
+def bench_match_batch(benchmark, device: str, row: str, full: bool) -> None:
+    """8 images of 100 boxes; torchvision has no batch and takes image by image."""
+    if not (full or device == "cuda"):
+        pytest.skip("--full")
+    anchors = image_anchors(800, 1344, device)
+    boxes = [random_boxes(100, device, (1333, 800)) for _ in range(8)]
+
+    def run() -> list[Tensor]:
+        if row == "torchvision":
+            return [torchvision_match(anchors, its) for its in boxes]
+        return match_anchors(anchors, boxes)
+
+    def verify() -> None:
+        for got, its in zip(run(), boxes, strict=True):
+            assert torch.equal(got, match_anchors(anchors, its))
+
+    benchmark.group = f"match_anchors, 8 images, {len(anchors)} anchors, 100 boxes, float32, {device}"
+    measure(
+        benchmark,
+        device,
+        run,
+        operator="match_anchors, 8 images",
+        size=8 * 100,
+        moved=anchors.numel() * 4 + 8 * (100 * 16 + len(anchors) * 8),
+        tensor_bytes=anchors.numel() * 4,
         verify=verify,
     )

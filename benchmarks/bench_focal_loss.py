@@ -13,6 +13,7 @@ from retina_ops import reference, sigmoid_focal_loss
 # Anchors of a 600 x 600 image over P3-P7, and of 800 x 1066; COCO's classes.
 SIZES = {"67995x80": (67_995, 80)}
 FULL_SIZES = {**SIZES, "512x80": (512, 80), "4096x80": (4_096, 80), "200880x80": (200_880, 80)}
+ON_A_GPU = {"8x200880x91": (8, 200_880, 91)}
 OPERATIONS = 45  # an element: exp, log1p, a division, and the formula
 DTYPES = (torch.float32, torch.bfloat16)
 
@@ -41,17 +42,19 @@ ROWS = {
 
 @pytest.mark.parametrize("row", ROWS)
 @pytest.mark.parametrize("dtype", DTYPES, ids=["float32", "bfloat16"])
-@pytest.mark.parametrize("size", FULL_SIZES)
+@pytest.mark.parametrize("size", [*FULL_SIZES, *ON_A_GPU])
 def bench_forward_backward(benchmark, device: str, size: str, dtype: torch.dtype, row: str, full: bool) -> None:
-    if size not in SIZES and not full:
+    if size in FULL_SIZES and size not in SIZES and not full:
         pytest.skip("--full")
-    anchors, classes = FULL_SIZES[size]
-    logits = (torch.randn(anchors, classes, device=device) - 3).to(dtype).requires_grad_()
+    if size in ON_A_GPU and device != "cuda":
+        pytest.skip("on a GPU")
+    *anchors, classes = {**FULL_SIZES, **ON_A_GPU}[size]
+    logits = (torch.randn(*anchors, classes, device=device) - 3).to(dtype).requires_grad_()
     labels = torch.where(
-        torch.rand(anchors, device=device) < 0.01, torch.randint(0, classes, (anchors,)).to(device), classes
+        torch.rand(anchors, device=device) < 0.01, torch.randint(classes, anchors, device=device), classes
     )
     labels[torch.rand(anchors, device=device) < 0.05] = -1 if ROWS[row][1] == "index" else classes
-    dense = torch.nn.functional.one_hot(labels.clamp(min=0), classes + 1)[:, :classes].to(dtype)
+    dense = torch.nn.functional.one_hot(labels.clamp(min=0), classes + 1)[..., :classes].to(dtype)
     function, kind = ROWS[row]
     targets = labels if kind == "index" else dense
 

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
-from torch import Tensor
+import torchvision
+from torch import Tensor, nn
+from torchvision.models.detection import retinanet as torchvision_retinanet
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.image_list import ImageList
 
+from retina_ops import retinanet_loss
 from retina_ops.models.anchors import default_anchor_generator
+from retina_ops.reference.head_outputs import by_anchor
 
+Maps = dict[str, list[Tensor]]
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}  # the last two: --full
 
 
@@ -50,3 +57,30 @@ def objects(
         labels = torch.randint(classes, (count,), device=device)
         targets.append({"boxes": torch.cat([corner, corner + size], dim=1), "labels": labels})
     return targets
+
+
+def stock_retinanet(network: str, image: tuple[int, int], classes: int) -> Any:
+    """torchvision's RetinaNet over a ResNet of random weights, for images (height, width), in training mode."""
+    torch.manual_seed(0)
+    backbone = torchvision.models.detection.backbone_utils.resnet_fpn_backbone(
+        backbone_name=network,
+        weights=None,
+        norm_layer=nn.BatchNorm2d,
+        trainable_layers=5,
+        returned_layers=[2, 3, 4],
+        extra_blocks=torchvision.ops.feature_pyramid_network.LastLevelP6P7(256, 256),
+    )
+    height, width = image
+    return torchvision_retinanet.RetinaNet(backbone, classes, min_size=height, max_size=width).train()
+
+
+def torchvision_rows(maps: Maps) -> dict[str, Tensor]:
+    """What the end of torchvision's head does to the maps: permute and cat."""
+    logits, deltas = by_anchor(maps["cls_logits"], maps["bbox_regression"])
+    return {"cls_logits": torch.cat(logits, dim=1), "bbox_regression": torch.cat(deltas, dim=1)}
+
+
+def fused_losses(maps: Maps, anchors: Tensor, targets: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    boxes, labels = [target["boxes"] for target in targets], [target["labels"] for target in targets]
+    losses = retinanet_loss(maps["cls_logits"], maps["bbox_regression"], anchors, boxes, labels)
+    return {"classification": losses[0], "bbox_regression": losses[1]}

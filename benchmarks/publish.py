@@ -88,6 +88,17 @@ def growth(rows: list[dict[str, Any]]) -> dict[str, str]:
     return slopes
 
 
+def phases(rows: list[dict[str, Any]]) -> list[str]:
+    """Where the time of each row's step goes, in milliseconds and percent."""
+    lines = []
+    for row in rows:
+        if "phases_ms" in row:
+            whole = sum(row["phases_ms"].values())
+            parts = (f"{phase} {ms:.4g} ms ({ms / whole:.1%})" for phase, ms in row["phases_ms"].items())
+            lines.append(f"- {row['row']}: {'; '.join(parts)}")
+    return ["", *lines] if lines else []
+
+
 def table(run: dict[str, Any]) -> str:
     """A section a group: time, ratio to ours, throughput."""
     lines = [
@@ -116,6 +127,7 @@ def table(run: dict[str, Any]) -> str:
             lines.append(f"| {row['row']} | {times} | {ratio} | {rate} | {share} | {peak} |")
             if "import_beyond_torch_milliseconds" in row:
                 lines.append(f"\nOf this beyond torch's import: {row['import_beyond_torch_milliseconds']:.1f} ms.")
+        lines += phases(rows)
     lines += ["", "**Growth of retina_ops with the size** (slope of log time over log size)", ""]
     lines += [f"- {operator}: {slope}" for operator, slope in growth(run["rows"]).items()]
     return "\n".join(lines) + "\n"
