@@ -37,10 +37,10 @@ __device__ __forceinline__ bool grid_sum(double value, double* partial, unsigned
     partial[blockIdx.x] = value;
     __threadfence();
     is_last = atomicAdd(done, 1u) == gridDim.x - 1;
+    __threadfence();  // the other blocks' sums are read after their counts
   }
   __syncthreads();
   if (!is_last) return false;
-  __threadfence();
   value = 0.0;
   for (unsigned i = threadIdx.x; i < gridDim.x; i += kThreads) value += partial[i];
   total = block_sum<kThreads>(value);

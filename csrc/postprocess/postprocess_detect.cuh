@@ -192,8 +192,8 @@ __global__ void __launch_bounds__(kPostprocessThreads) postprocess_nms_kernel(Po
       scores[to] = a.candidate_scores[first + begin + thread];
       labels[to] = its_labels[thread];
     }
+    // No barrier: a thread overwrites its own candidate alone, and the next one orders the detections.
     count += __popc(static_cast<unsigned>(chosen)) + __popc(static_cast<unsigned>(chosen >> 32));
-    __syncthreads();
   }
   for (int64_t i = count + thread; i < a.detections; i += kPostprocessThreads) {
     boxes[i] = {A(0), A(0), A(0), A(0)};

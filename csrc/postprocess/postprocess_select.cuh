@@ -210,12 +210,14 @@ __global__ void __launch_bounds__(kPostprocessThreads) postprocess_narrow_kernel
   for (int i = static_cast<int>(threadIdx.x); i < kPostprocessBins; i += kPostprocessThreads) {
     if (counts[i] != 0) atomicAdd(&bins[i], counts[i]);
   }
-  __threadfence();
   __syncthreads();
-  if (threadIdx.x == 0) is_last = atomicAdd(&state.blocks, 1u) == strip.blocks - 1u;
+  if (threadIdx.x == 0) {
+    __threadfence();
+    is_last = atomicAdd(&state.blocks, 1u) == strip.blocks - 1u;
+    __threadfence();  // the other blocks' counts are read after theirs
+  }
   __syncthreads();
   if (!is_last) return;
-  __threadfence();
   choose_digit(state, bins, counts, a.topk, a.capacity, digit);
 }
 

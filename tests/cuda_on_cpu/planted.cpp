@@ -136,14 +136,15 @@ void deep_stack(float* data, bool wrong) {
   room[1] = room[0];
 }
 
-// The last block to finish adds what the others left.
-void missing_fence(float* data, bool wrong) {
+// The last block to finish adds what the others left, with a fence on either side of the counter.
+void last_block(float* data, bool has_fence_before, bool has_fence_after) {
   RETINA_OPS_SHARED(bool, is_last);
   auto* done = reinterpret_cast<unsigned*>(data + 64);
   if (threadIdx.x == 0) {
     data[blockIdx.x] = 1.0f;
-    if (!wrong) __threadfence();
+    if (has_fence_before) __threadfence();
     is_last = atomicAdd(done, 1u) == gridDim.x - 1;
+    if (has_fence_after) __threadfence();
   }
   __syncthreads();
   if (!is_last || threadIdx.x != 0) return;
@@ -151,6 +152,25 @@ void missing_fence(float* data, bool wrong) {
   for (unsigned i = 0; i < gridDim.x; ++i) sum += data[i];
   data[65] = sum;
 }
+// The fence must come after the barrier that gathers the other threads' writes.
+void fence_before_barrier(float* data, bool wrong) {
+  RETINA_OPS_SHARED(bool, is_last);
+  auto* done = reinterpret_cast<unsigned*>(data + 64);
+  if (threadIdx.x == 7) data[blockIdx.x] = 1.0f;
+  if (wrong) __threadfence();
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    if (!wrong) __threadfence();
+    is_last = atomicAdd(done, 1u) == gridDim.x - 1;
+    __threadfence();
+  }
+  __syncthreads();
+  if (is_last && threadIdx.x == 0) {
+    for (unsigned i = 0; i < gridDim.x; ++i) data[65] += data[i];
+  }
+}
+void missing_fence(float* data, bool wrong) { last_block(data, !wrong, true); }
+void missing_fence_after(float* data, bool wrong) { last_block(data, true, !wrong); }
 
 void global_garbage(const float* data, float* out, bool wrong) {
   if (wrong || threadIdx.x > 0) out[threadIdx.x] = data[threadIdx.x];
@@ -193,6 +213,8 @@ const std::map<std::string, Planted> kPlanted = {
     {"lane outside mask", {lane_outside_mask, 1, kThreads}},
     {"deep stack", {deep_stack, 1, 4, 1}},
     {"missing fence", {missing_fence, 8, 80}},
+    {"missing fence after the counter", {missing_fence_after, 8, 80}},
+    {"fence before the barrier", {fence_before_barrier, 8, 80}},
 };
 
 }  // namespace

@@ -29,6 +29,8 @@ PLANTED: dict[str, tuple[str | None, str | None]] = {
     "lane outside mask": ("not in its own mask", "not in its own mask"),
     "deep stack": ("", ""),  # a fault at the guard page
     "missing fence": (None, "read after write"),
+    "missing fence after the counter": (None, "read after write"),
+    "fence before the barrier": (None, "read after write"),
     "global garbage": (None, "nobody wrote: byte 0 of data"),
     "invalid launch": ("invalid launch configuration", "invalid launch configuration"),
 }

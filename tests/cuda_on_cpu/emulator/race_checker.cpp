@@ -45,7 +45,8 @@ struct Region {
   std::vector<Byte> bytes;
 };
 
-// A release by a fenced atomic: what its block did before is ordered before whoever reads the atomic after.
+// A release by an atomic behind a fence: what the thread did before the fence, and its block before the last barrier
+// before the fence, is ordered before whoever reads the atomic after, and then has a fence of its own.
 struct Release {
   uint32_t epoch;
   int32_t thread;
@@ -63,9 +64,11 @@ uint32_t epoch;
 int32_t thread = -1;  // the running CUDA thread; -1: the host
 uintptr_t stack_start, stack_end, closure_start, closure_end;
 uint32_t clocks[kThreads];
-uint32_t seen[kThreads][kWarp];  // clocks of the lanes of its warp that a thread is ordered after
-bool fenced[kThreads];
+uint32_t seen[kThreads][kWarp];   // clocks of the lanes of its warp that a thread is ordered after
+bool fenced[kThreads];            // has it written nothing since its last fence?
+uint32_t fence_epochs[kThreads];  // of its last fence
 std::unordered_map<uintptr_t, std::map<uint64_t, Release>> released;  // by the atomic's address, by block
+std::map<uint64_t, Release> read_by[kThreads];                        // by thread and block: not yet fenced
 std::map<uint64_t, Acquired> acquired;                                // by block, of the running block
 size_t hazards;
 std::set<std::pair<const void*, const void*>> shown;
@@ -196,7 +199,7 @@ void access(const void* memory, size_t bytes, bool is_write, bool is_atomic, con
   const Access mine{launch_number, epoch, block_number, clocks[thread], thread, pc, is_atomic};
   for (size_t i = 0; i < bytes; ++i)
     touch(region->bytes[address - region->start + i], *region, address + i, mine, is_write);
-  if (is_write && !region->is_shared && !is_atomic) fenced[thread] = false;
+  if (is_write && !region->is_shared) fenced[thread] = false;
 }
 
 void begin_launch(const void* closure, size_t bytes) {
@@ -219,8 +222,10 @@ void begin_block(uint64_t block) {
   block_number = block;
   epoch = 1;
   acquired.clear();
+  for (auto& releases : read_by) releases.clear();
   std::fill_n(clocks, kThreads, 1u);
   std::fill_n(fenced, kThreads, true);
+  std::fill_n(fence_epochs, kThreads, 0u);
   for (auto& row : seen) std::fill_n(row, kWarp, 0u);
 }
 
@@ -248,15 +253,21 @@ void at_syncwarp(int warp, unsigned mask) {
   }
 }
 
-void at_fence() { fenced[thread] = true; }
+void at_fence() {
+  fenced[thread] = true;
+  fence_epochs[thread] = epoch;
+  for (const auto& [block, release] : read_by[thread]) acquired[block] = Acquired{release, thread, epoch};
+  read_by[thread].clear();
+}
 
 void at_atomic(void* memory, size_t bytes, const void* pc) {
+  const bool is_release = fenced[thread];
   access(memory, bytes, true, true, pc);
   auto& releases = released[reinterpret_cast<uintptr_t>(memory)];
   for (const auto& [block, release] : releases) {
-    if (block != block_number) acquired[block] = Acquired{release, thread, epoch};
+    if (block != block_number) read_by[thread][block] = release;
   }
-  if (fenced[thread]) releases[block_number] = Release{epoch, thread};
+  if (is_release) releases[block_number] = Release{fence_epochs[thread], thread};
 }
 
 void shared_memory(void* memory, size_t bytes) { add_region(memory, bytes, "shared memory", true, false); }

@@ -60,7 +60,7 @@ MUTATIONS = {
         "iou_losses", _BLOCK, "    __threadfence();\n    is_last", "    is_last", reduced
     ),
     "grid sum: no fence before the blocks' sums": Mutation(
-        "iou_losses", _BLOCK, "return false;\n  __threadfence();", "return false;", reduced
+        "iou_losses", _BLOCK, "    __threadfence();  // the other", "    // the other", reduced
     ),
     "grid sum: the counter is left": Mutation("iou_losses", _BLOCK, "  *done = 0;\n", "", reduced, BOTH),
 }

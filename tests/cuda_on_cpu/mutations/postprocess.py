@@ -119,6 +119,12 @@ MUTATIONS = {
     "postprocess narrow: no barrier before the choice": Mutation(
         "postprocess", _SELECT, "  __syncthreads();\n  if (thread != 0) return;", "  if (thread != 0) return;", crowded
     ),
+    "postprocess narrow: no fence before the counter": Mutation(
+        "postprocess", _SELECT, "    __threadfence();\n    is_last", "    is_last", crowded
+    ),
+    "postprocess narrow: no fence after the counter": Mutation(
+        "postprocess", _SELECT, "    __threadfence();  // the other", "    // the other", crowded
+    ),
     "postprocess narrow: one digit too few": Mutation(
         "postprocess",
         _SELECT,
@@ -161,13 +167,6 @@ MUTATIONS = {
     ),
     "postprocess nms: no barrier after the walk": Mutation(
         "postprocess", _DETECT, "    __syncthreads();\n    const uint64_t chosen", "    const uint64_t chosen", trained
-    ),
-    "postprocess nms: tile overwritten": Mutation(
-        "postprocess",
-        _DETECT,
-        "    __syncthreads();\n  }\n  for (int64_t i = count",
-        "  }\n  for (int64_t i = count",
-        trained,
     ),
     "postprocess nms: past the tile": Mutation(
         "postprocess", _DETECT, "bool is_struck = column >= width", "bool is_struck = false", trained, RESULT
