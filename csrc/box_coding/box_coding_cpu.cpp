@@ -90,10 +90,8 @@ RETINA_OPS_TARGET_AVX512 void run_avx512(const BoxCodingProblem& problem, const 
 template <class T, BoxCodingOp kOp>
 void run_for_isa(const BoxCodingProblem& problem, const BoxCoding<T>& coding, int64_t begin, int64_t end) {
 #if RETINA_OPS_HAS_X86_TARGETS
-  if constexpr (sizeof(T) == sizeof(float)) {
-    if (cpu_isa() == Isa::kAvx512) return run_avx512<T, kOp>(problem, coding, begin, end);
-    if (cpu_isa() == Isa::kAvx2) return run_avx2<T, kOp>(problem, coding, begin, end);
-  }
+  if (cpu_isa() == Isa::kAvx512) return run_avx512<T, kOp>(problem, coding, begin, end);
+  if (cpu_isa() == Isa::kAvx2) return run_avx2<T, kOp>(problem, coding, begin, end);
 #endif
   run_baseline<T, kOp>(problem, coding, begin, end);
 }

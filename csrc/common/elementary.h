@@ -1,11 +1,13 @@
 // exp, log, log1p and atan as short polynomials: branch-free, so that the CPU compiler vectorises them, and one source
-// for every instruction set and for CUDA. float only; the float64 overloads call libm. Includes no torch header.
+// for every instruction set and for CUDA. Those of doubles stand in elementary_double.h. Includes no torch
+// header.
 //
 // The coefficients minimise the largest relative error over the interval (Remez exchange); with the rounding of the
 // evaluation, exp_bounded is within 2e-7, log1p_ratio and arctangent_unit within 3e-7 of the true value; in CoarseMath
 // the exponentials are within 4e-6 and log1p_ratio within 1e-5.
 #pragma once
 
+#include "common/elementary_double.h"
 #include "common/host_device.h"
 
 namespace retina_ops {
@@ -61,10 +63,6 @@ template <class Math>
 RETINA_OPS_HOST_DEVICE float exp_bounded(float y) {
   return exp_in_range<Math>(y < -88.0f ? -88.0f : y);
 }
-template <class Math>
-RETINA_OPS_HOST_DEVICE double exp_bounded(double y) {
-  return exp(y);
-}
 
 // exp(-|x|), 0 where that is below 2^-126.5 and for NaN. Below exp(-20) within 5e-7 of the true value.
 template <class Math>
@@ -76,10 +74,6 @@ RETINA_OPS_HOST_DEVICE float exp_of_minus_magnitude(float x) {
   const float shifted = Math::madd(a, -1.44269504f, kRoundToExponent);
   const float n = shifted - kRoundToExponent;
   return exp_reduced<Math>(-Math::madd(n, 0.693147182f, a), shifted);  // n ln(2) unrounded: one part is enough
-}
-template <class Math>
-RETINA_OPS_HOST_DEVICE double exp_of_minus_magnitude(double x) {
-  return x != x ? 0.0 : exp(-fabs(x));
 }
 
 // log(1 + e) / e for e in [0, 1].
@@ -104,11 +98,6 @@ RETINA_OPS_HOST_DEVICE float log1p_ratio(float e) {
   return Math::madd(p, e, 0.99999994f);
 }
 
-template <class Math>
-RETINA_OPS_HOST_DEVICE double log1p_ratio(double e) {
-  return e > 0.0 ? log1p(e) / e : 1.0;
-}
-
 // log(x) within 3e-7 of the true value, as the C library's at 0, inf, NaN and under 0.
 template <class Math>
 RETINA_OPS_HOST_DEVICE float natural_log(float x) {
@@ -129,11 +118,6 @@ RETINA_OPS_HOST_DEVICE float natural_log(float x) {
   return x > 0.0f ? finite : (x == 0.0f ? -infinity : x != x ? x : std::numeric_limits<float>::quiet_NaN());
 }
 
-template <class Math>
-RETINA_OPS_HOST_DEVICE double natural_log(double x) {
-  return log(x);
-}
-
 // atan(x) for -1 <= x <= 1.
 template <class Math>
 RETINA_OPS_HOST_DEVICE float arctangent_unit(float x) {
@@ -147,11 +131,6 @@ RETINA_OPS_HOST_DEVICE float arctangent_unit(float x) {
   p = Math::madd(p, x2, -0.333319902f);
   p = Math::madd(p, x2, 0.999999881f);
   return p * x;
-}
-
-template <class Math>
-RETINA_OPS_HOST_DEVICE double arctangent_unit(double x) {
-  return atan(x);
 }
 
 // log(m) for m in (0, 1], in double so that a product with it stays accurate: m = 2^k f with f in [0.7, 1.42), and
@@ -172,7 +151,7 @@ RETINA_OPS_HOST_DEVICE double log_unit(float m) {
 
 template <class Math>
 RETINA_OPS_HOST_DEVICE double log_unit(double m) {
-  return log(m);
+  return natural_log<Math>(m);
 }
 
 // exp(a * b) for a >= 0 and b <= 0, the product kept in double: |a * b| reaches 87, and a float product alone would

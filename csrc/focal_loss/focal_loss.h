@@ -62,7 +62,7 @@ RETINA_OPS_HOST_DEVICE double modulate(double base, double log_base, double gamm
   if constexpr (G == Gamma::kThreeHalves) return base * square_root(base);
   if constexpr (G == Gamma::kTwo) return base * base;
   if constexpr (G == Gamma::kThree) return base * base * base;
-  return exp(gamma * log_base);
+  return exp_bounded<Math>(gamma * log_base);
 }
 
 // exp(-|z|), the one exponential of a logit; 0 for NaN, which s and the cross entropy below pass on.

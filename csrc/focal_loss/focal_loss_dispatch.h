@@ -30,23 +30,22 @@ struct FocalDispatch {
 
   template <Gamma G, int kOrder, class Math>
   static Function for_isa() {
-    if constexpr (sizeof(T) == sizeof(double)) {
-      return run_baseline<Body, T, G, kOrder, Args...>;  // bound by libm
-    } else {
-      switch (cpu_isa()) {
+    switch (cpu_isa()) {
 #if RETINA_OPS_HAS_X86_TARGETS
-        case Isa::kAvx512: return run_avx512<Body, T, G, kOrder, Math, Args...>;
-        case Isa::kAvx2: return run_avx2<Body, T, G, kOrder, Math, Args...>;
+      case Isa::kAvx512: return run_avx512<Body, T, G, kOrder, Math, Args...>;
+      case Isa::kAvx2: return run_avx2<Body, T, G, kOrder, Math, Args...>;
 #endif
-        default: return run_baseline<Body, T, G, kOrder, Args...>;
-      }
+      default: return run_baseline<Body, T, G, kOrder, Args...>;
     }
   }
 
-  // The loss and its gradient in float have every gamma of the papers as a path; the rest computes exp(gamma log(u)).
+  // The loss and its gradient in float have every gamma of the papers as a path, in double the default; the rest
+  // computes exp(gamma log(u)).
   template <int kOrder, class Math>
   static Function for_gamma(Gamma gamma) {
-    if constexpr (kOrder != 2 && sizeof(T) == sizeof(float)) {
+    if constexpr (kOrder != 2 && sizeof(T) == sizeof(double)) {
+      if (gamma == Gamma::kTwo) return for_isa<Gamma::kTwo, kOrder, Math>();
+    } else if constexpr (kOrder != 2) {
       switch (gamma) {
         case Gamma::kHalf: return for_isa<Gamma::kHalf, kOrder, Math>();
         case Gamma::kOne: return for_isa<Gamma::kOne, kOrder, Math>();

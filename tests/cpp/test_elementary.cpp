@@ -81,9 +81,52 @@ void test_arctangent() {
   EXPECT(std::isnan(arctangent_unit<Math>(std::nanf(""))));
 }
 
+double long_error(double got, long double expected) {
+  return static_cast<double>(std::abs((static_cast<long double>(got) - expected) / expected));
+}
+
+template <class Math>
+void test_doubles() {
+  double exponential = 0.0, logarithm = 0.0, ratio = 0.0, arctangent = 0.0;
+  for (double y = -708.0; y < 709.0; y += 0.00137) {
+    exponential = std::fmax(exponential, long_error(exp_bounded<Math>(y), std::exp(static_cast<long double>(y))));
+    EXPECT(y > 0.0 || exp_of_minus_magnitude<Math>(y) == exp_bounded<Math>(y));
+  }
+  for (double x = 1e-300; x < 1e300; x *= 1.00731) {
+    logarithm = std::fmax(logarithm, long_error(natural_log<Math>(x), std::log(static_cast<long double>(x))));
+  }
+  for (double x = 0.5; x < 2.0; x += 1.0000001e-6) {  // near 1, where the logarithm is small
+    if (x != 1.0) {
+      logarithm = std::fmax(logarithm, long_error(natural_log<Math>(x), std::log(static_cast<long double>(x))));
+    }
+  }
+  for (double x = 1e-9; x <= 1.0; x += 1.3e-6) {
+    const long double exact = x;
+    ratio = std::fmax(ratio, long_error(log1p_ratio<Math>(x), std::log1p(exact) / exact));
+    arctangent = std::fmax(arctangent, long_error(arctangent_unit<Math>(x), std::atan(exact)));
+  }
+  EXPECT(exponential <= 4e-16 && logarithm <= 4e-16 && ratio <= 4e-16 && arctangent <= 4e-16);
+  const double nan = std::nan("77"), infinity = INFINITY;
+  EXPECT(exp_bounded<Math>(0.0) == 1.0 && exp_bounded<Math>(-infinity) == 0.0 && exp_bounded<Math>(-709.5) == 0.0);
+  EXPECT(std::isnan(exp_bounded<Math>(nan)));
+  for (const double x : {infinity, 709.5, 1e308, nan}) {
+    EXPECT(exp_of_minus_magnitude<Math>(x) == 0.0 && exp_of_minus_magnitude<Math>(-x) == 0.0);
+  }
+  EXPECT(exp_of_minus_magnitude<Math>(-0.0) == 1.0 && log1p_ratio<Math>(0.0) == 1.0);
+  EXPECT(natural_log<Math>(1.0) == 0.0 && natural_log<Math>(infinity) == infinity);
+  EXPECT(natural_log<Math>(0.0) == -infinity && natural_log<Math>(-0.0) == -infinity);
+  EXPECT(long_error(natural_log<Math>(4.9e-324), std::log(static_cast<long double>(4.9e-324))) <=
+         4e-16);  // no exponent of its own
+  EXPECT(std::isnan(natural_log<Math>(-1.0)) && std::isnan(natural_log<Math>(nan)));
+  EXPECT(arctangent_unit<Math>(0.0) == 0.0 && arctangent_unit<Math>(-0.75) == -arctangent_unit<Math>(0.75));
+  EXPECT(std::isnan(arctangent_unit<Math>(nan)));
+}
+
 }  // namespace
 
 int main() {
+  test_doubles<PlainMath>();
+  test_doubles<FusedMath>();
   test_exp<PlainMath>();
   test_exp<FusedMath>();
   test_exp_of_minus_magnitude<PlainMath>(2e-7, 2e-7);
