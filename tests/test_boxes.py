@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -115,7 +118,8 @@ def test_coding_matches_reference(device: str, count: int, weights: tuple[float,
     assert deltas.dtype == dtype and deltas.shape == boxes.shape
     # Bfloat16 boxes of a few pixels may have no area: inf in both.
     expected = reference.encode_boxes(boxes.double(), proposals.double(), weights)
-    torch.testing.assert_close(deltas.double(), expected, rtol=TOLERANCE[dtype], atol=1e-4 * weights[0] ** 2)
+    absolute = (1e-13 if dtype == torch.float64 else 1e-4) * weights[0] ** 2
+    torch.testing.assert_close(deltas.double(), expected, rtol=TOLERANCE[dtype], atol=absolute)
     codes = (torch.randn(count, 4, device=device) * 2).to(dtype)
     for image_size in (None, (600, 800)):
         got = decode_boxes(codes, proposals, weights, image_size=image_size)
@@ -124,6 +128,45 @@ def test_coding_matches_reference(device: str, count: int, weights: tuple[float,
         # Pixels: a corner is a difference, so its error is that of the centre and size.
         scale = expected.abs().clamp(min=2000) if count else 1
         assert count == 0 or ((got.double() - expected).abs() / scale).max() < TOLERANCE[dtype]
+
+
+# Against the same in float64, gradients included; prints the largest error over the largest value.
+CODING_ERRORS = """
+import torch
+import retina_ops
+from retina_ops import reference
+
+def results(function, first, proposals):
+    leaves = [first.clone().requires_grad_(), proposals.clone().requires_grad_()]
+    out = function(*leaves)
+    out.square().sum().backward()
+    return [out, *(leaf.grad for leaf in leaves)]
+
+torch.manual_seed(3)
+boxes, proposals = (torch.rand(1000, 4, dtype=torch.float64) * 99 for _ in range(2))
+for its in (boxes, proposals):
+    its[:, 2:] += its[:, :2] + 1
+for dtype in (torch.float32, torch.float64):
+    for name, first in (("encode_boxes", boxes), ("decode_boxes", torch.randn(1000, 4, dtype=torch.float64))):
+        first, its = first.to(dtype), proposals.to(dtype)
+        got = results(getattr(retina_ops, name), first, its)
+        expected = results(getattr(reference, name), first.double(), its.double())
+        worst = max((a - b).abs().max() / b.abs().max() for a, b in zip(got, expected))
+        print(name, str(dtype), worst.item())
+"""
+
+
+@pytest.mark.parametrize("isa", ["baseline", "avx2", "avx512"])
+def test_every_instruction_set(isa: str) -> None:
+    environment = {**os.environ, "RETINA_OPS_ISA": isa}
+    run = subprocess.run([sys.executable, "-c", CODING_ERRORS], env=environment, capture_output=True, text=True)
+    if "one that this processor has" in run.stderr:
+        pytest.skip(f"no {isa} here")
+    assert run.returncode == 0, run.stderr
+    lines = [line.split() for line in run.stdout.splitlines()]
+    assert len(lines) == 4
+    for name, dtype, error in lines:
+        assert float(error) <= {"torch.float32": 1e-5, "torch.float64": 1e-14}[dtype], (name, dtype, error)
 
 
 @pytest.mark.parametrize("weights", WEIGHTS)

@@ -168,6 +168,11 @@ def test_every_instruction_set(isa: str) -> None:
         "    torch.testing.assert_close(loss.double(), expected, rtol=1e-6, atol=0)\n"
         "    torch.testing.assert_close(torch.autograd.grad(loss, x)[0].double(), torch.autograd.grad(expected, y)[0],"
         " rtol=1e-5, atol=1e-7)\n"
+        "    expected = reference.sigmoid_focal_loss(y, t, gamma=gamma, reduction='sum')\n"
+        "    wide = sigmoid_focal_loss(y, t, gamma=gamma, reduction='sum')\n"
+        "    torch.testing.assert_close(wide, expected, rtol=1e-13, atol=0)\n"
+        "    torch.testing.assert_close(torch.autograd.grad(wide, y)[0], torch.autograd.grad(expected, y)[0],"
+        " rtol=1e-11, atol=1e-16)\n"
     )
     environment = {**os.environ, "RETINA_OPS_ISA": isa}
     run = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
