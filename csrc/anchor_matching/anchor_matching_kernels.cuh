@@ -75,6 +75,11 @@ struct WarpAnchors {
   int64_t index;  // of this lane's anchor in its image
 };
 
+// Boxes of an image; a count past the array, an error on the CPU, cannot be one here without a wait.
+__device__ __forceinline__ int count_within(int32_t count, int64_t capacity) {
+  return static_cast<int>(count < capacity ? count : capacity);
+}
+
 template <class T>
 __device__ __forceinline__ WarpAnchors<ArithmeticOf<T>> load_anchors(const MatchKernelArguments<T>& a) {
   using A = ArithmeticOf<T>;
@@ -115,7 +120,7 @@ __global__ void __launch_bounds__(kMatchThreads) match_best_kernel(MatchKernelAr
   using A = ArithmeticOf<T>;
   const WarpAnchors<A> warp = load_anchors(a);
   const bool all = !only_overlaps_matter(a.thresholds);
-  const int count = a.gt_counts[warp.image];
+  const int count = count_within(a.gt_counts[warp.image], a.gt_capacity);
   A best = all ? -std::numeric_limits<A>::infinity() : A(0);
   int best_index = 0;
   const T* boxes = a.gt_boxes + 4 * warp.image * a.gt_capacity;
@@ -147,7 +152,8 @@ __global__ void __launch_bounds__(kMatchThreads, kMatchBlocks) match_decide_kern
   int64_t match = here ? a.matches[warp.image * a.anchor_count + warp.index] : 0;
   if (a.allow_low_quality && __any_sync(kFullWarp, !is_foreground(match))) {
     bool attains = false;
-    for_each_near(warp.bounds, false, a.gt_boxes + 4 * warp.image * a.gt_capacity, a.gt_counts[warp.image], a.aligned,
+    const int count = count_within(a.gt_counts[warp.image], a.gt_capacity);
+    for_each_near(warp.bounds, false, a.gt_boxes + 4 * warp.image * a.gt_capacity, count, a.aligned,
                   [&](int index, const Box<A>& box) {
                     const A iou = box_iou(box, box_area(box), warp.mine, warp.area);
                     attains = attains || (iou > A(0) && iou_bits(iou) == a.best[warp.image * a.gt_capacity + index]);
@@ -156,8 +162,9 @@ __global__ void __launch_bounds__(kMatchThreads, kMatchBlocks) match_decide_kern
   }
   if (a.regions != nullptr) {
     bool covered = false;
-    for_each_near(warp.bounds, false, a.regions + 4 * warp.image * a.region_capacity, a.region_counts[warp.image],
-                  a.aligned, [&](int, const Box<A>& region) {
+    const int count = count_within(a.region_counts[warp.image], a.region_capacity);
+    for_each_near(warp.bounds, false, a.regions + 4 * warp.image * a.region_capacity, count, a.aligned,
+                  [&](int, const Box<A>& region) {
                     covered = covered || div_rn(box_intersection(region, warp.mine), warp.area) >= a.thresholds.iof;
                   });
     if (covered && !is_foreground(match)) match = static_cast<int64_t>(MatchCode::kBetween);

@@ -33,7 +33,7 @@ void launch_add_tiles(const double* sums, int64_t tiles, int64_t first_image, in
                       void* values, cudaStream_t stream) {
   const int64_t first = 4 * first_image * boxes, count = 4 * batch * boxes;
   if (values == nullptr || first == count) return;
-  launch(add_tiles_kernel<T>, dim3(static_cast<unsigned>(ceil_div<int64_t>(count - first, kIouThreads))),
+  launch(add_tiles_kernel<T>, dim3(static_cast<unsigned>(ceil_div<int64_t>((count - first) * kTileLanes, kIouThreads))),
          dim3(kIouThreads), 0, stream, sums, tiles, first, count, static_cast<T*>(values));
 }
 

@@ -99,15 +99,21 @@ __global__ void __launch_bounds__(kIouThreads) box_iou_grad_kernel(IouGradArgume
   }
 }
 
-// values[i] = the sum of sums[tile][i] over the tiles, for i in [first, count). launch: one thread an element.
+constexpr int kTileLanes = kWarpSize / 4;  // lanes that share the tiles of a coordinate
+
+// values[i] = the sum of sums[tile][i] over the tiles, for i in [first, count), multiples of 4. launch: a warp for each
+// box, whose coordinates its lanes take by their last two bits.
 template <class T>
 __global__ void __launch_bounds__(kIouThreads)
     add_tiles_kernel(const double* sums, int64_t tiles, int64_t first, int64_t count, T* values) {
-  const int64_t i = first + static_cast<int64_t>(blockIdx.x) * kIouThreads + threadIdx.x;
-  if (i >= count) return;
+  const int lane = static_cast<int>(threadIdx.x) % kWarpSize;
+  const int64_t warp = (static_cast<int64_t>(blockIdx.x) * kIouThreads + threadIdx.x) / kWarpSize;
+  const int64_t i = first + 4 * warp + lane % 4;
+  if (i >= count) return;  // the whole warp
   double sum = 0.0;
-  for (int64_t tile = 0; tile < tiles; ++tile) sum += sums[tile * count + i];
-  values[i] = from_arithmetic<T>(static_cast<ArithmeticOf<T>>(sum));
+  for (int64_t tile = lane / 4; tile < tiles; tile += kTileLanes) sum += sums[tile * count + i];
+  for (int offset = 4; offset < kWarpSize; offset *= 2) sum += __shfl_xor_sync(kFullWarp, sum, offset);
+  if (lane < 4) values[i] = from_arithmetic<T>(static_cast<ArithmeticOf<T>>(sum));
 }
 
 }  // namespace retina_ops

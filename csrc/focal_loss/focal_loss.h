@@ -34,6 +34,20 @@ inline Gamma gamma_case(double gamma) {
   return Gamma::kAny;
 }
 
+// gamma, where the path has one a constant of the compiler's.
+template <class T, Gamma G>
+RETINA_OPS_HOST_DEVICE T exponent_of(double gamma) {
+  switch (G) {
+    case Gamma::kZero: return T(0);
+    case Gamma::kHalf: return T(0.5);
+    case Gamma::kOne: return T(1);
+    case Gamma::kThreeHalves: return T(1.5);
+    case Gamma::kTwo: return T(2);
+    case Gamma::kThree: return T(3);
+    default: return static_cast<T>(gamma);
+  }
+}
+
 template <class T>
 struct FocalTerms {
   T loss;        // F
@@ -75,7 +89,7 @@ RETINA_OPS_HOST_DEVICE T focal_exponential(T z) {
 // e = focal_exponential(z).
 template <class T, Gamma G, int kOrder, class Math>
 RETINA_OPS_HOST_DEVICE FocalTerms<T> focal_hard(T z, T e, double gamma_value) {
-  const T gamma = static_cast<T>(gamma_value);
+  const T gamma = exponent_of<T, G>(gamma_value);
   const T ratio = log1p_ratio<Math>(e);
   const T v = quotient(T(1), T(1) + e);
   const T ev = e * v;
@@ -100,7 +114,7 @@ RETINA_OPS_HOST_DEVICE FocalTerms<T> focal_hard(T z, T e, double gamma_value) {
 // The same for a soft target t in [0, 1], by the logit x itself; e = focal_exponential(x).
 template <class T, Gamma G, int kOrder, class Math>
 RETINA_OPS_HOST_DEVICE FocalTerms<T> focal_soft(T x, T t, T e, double gamma_value) {
-  const T gamma = static_cast<T>(gamma_value);
+  const T gamma = exponent_of<T, G>(gamma_value);
   const T v = quotient(T(1), T(1) + e);
   const T ev = e * v;
   const T p = x < T(0) ? ev : v;

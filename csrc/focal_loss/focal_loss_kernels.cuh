@@ -34,7 +34,7 @@ struct FocalKernelArguments {
   int64_t n;
   Divider classes;
   int64_t ignore_index;
-  double alpha;
+  ArithmeticOf<T> alpha;
   double gamma;
   bool aligned;  // logits, soft targets, upstream, value and derivative allow 16-byte accesses
 };
@@ -64,7 +64,7 @@ __device__ __forceinline__ void focal_pack(const FocalKernelArguments<T, int64_t
     const bool positive = column == label;
     const FocalTerms<A> terms =
         focal_hard<A, G, kOrder, FusedMath>(positive ? x[i] : -x[i], focal_exponential<A, FusedMath>(x[i]), a.gamma);
-    const A alpha = a.alpha_per_class != nullptr ? a.alpha_per_class[column] : static_cast<A>(a.alpha);
+    const A alpha = a.alpha_per_class != nullptr ? a.alpha_per_class[column] : a.alpha;
     A weight = alpha < A(0) ? A(1) : (positive ? alpha : A(1) - alpha);
     if ((label < 0 || label > classes) && label != a.ignore_index) weight = not_a_number<A>();
     const bool ignored = label == a.ignore_index;
@@ -90,7 +90,7 @@ __device__ __forceinline__ void focal_pack(const FocalKernelArguments<T, TargetT
     const FocalTerms<A> terms =
         focal_soft<A, G, kOrder, FusedMath>(x[i], target[i], focal_exponential<A, FusedMath>(x[i]), a.gamma);
     column = a.alpha_per_class != nullptr && column == a.classes.divisor ? 0 : column;
-    const A alpha = a.alpha_per_class != nullptr ? a.alpha_per_class[column] : static_cast<A>(a.alpha);
+    const A alpha = a.alpha_per_class != nullptr ? a.alpha_per_class[column] : a.alpha;
     const A weight = alpha < A(0) ? A(1) : alpha * target[i] + (A(1) - alpha) * (A(1) - target[i]);
     loss[i] = terms.loss * weight;
     derivative[i] = terms.derivative * weight;

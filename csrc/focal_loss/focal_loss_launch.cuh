@@ -39,7 +39,7 @@ FocalKernelArguments<T, TargetT> focal_arguments(const FocalProblem& problem, co
   a.n = device.n;
   a.classes = Divider::of(problem.classes);
   a.ignore_index = problem.ignore_index;
-  a.alpha = problem.alpha;
+  a.alpha = static_cast<ArithmeticOf<T>>(problem.alpha);
   a.gamma = problem.gamma;
   a.aligned = is_aligned(a.logits, 16) && (problem.labels != nullptr || is_aligned(a.targets, 16)) &&
               is_aligned(a.upstream, 16) && is_aligned(a.value, 16) && is_aligned(a.derivative, 16);

@@ -62,8 +62,10 @@ struct LossArguments {
 
 template <class T>
 struct ClassificationArguments : LossArguments<T> {
+  using A = ArithmeticOf<T>;
   Divider classes;
-  double alpha;
+  A positive_weight;
+  A negative_weight;
   double gamma;
 };
 
@@ -74,6 +76,7 @@ struct BoxLossArguments : LossArguments<T> {
   const A* gt_boxes;      // [batch, capacity, 4]
   BoxCoding<A> coding;
   A beta;
+  bool boxes_aligned;  // 16-byte accesses to both kinds of boxes
 };
 
 // The level that this block works on, the blocks that share it, and this block's place among them.
@@ -130,8 +133,7 @@ __device__ __forceinline__ void loss_of_logit(const ClassificationArguments<T>& 
   const bool positive = k == target;
   const FocalTerms<A> terms =
       focal_hard<A, G, 1, FusedMath>(positive ? x : -x, focal_exponential<A, FusedMath>(x), a.gamma);
-  const A alpha = static_cast<A>(a.alpha);
-  A weight = alpha < A(0) ? A(1) : (positive ? alpha : A(1) - alpha);
+  A weight = positive ? a.positive_weight : a.negative_weight;
   if (target == kBadLabel) weight = not_a_number<A>();
   const bool ignored = target == kIgnoredAnchor;  // selected away, whatever the logit is
   loss = ignored ? A(0) : terms.loss * (weight * scale.loss);
@@ -148,6 +150,8 @@ __device__ __forceinline__ double loss_of_rows(const ClassificationArguments<T>&
   const int64_t n = a.batch * level.cells * classes;
   const int64_t stride = place.blocks * kLossThreads * kPack;
   double sum = 0.0;
+  int64_t scaled = -1;  // the image of `scale`: a division of doubles, which changes seldom
+  LossScale<A> scale{};
   for (int64_t at = a.first_image * level.cells * classes + (place.block * kLossThreads + threadIdx.x) * kPack; at < n;
        at += stride) {
     A x[kPack], loss[kPack], derivative[kPack];
@@ -157,7 +161,7 @@ __device__ __forceinline__ double loss_of_rows(const ClassificationArguments<T>&
     int64_t image = level.by_cells(row);
     int64_t anchor = row - image * level.cells;
     int32_t target = target_at(a, level, image, anchor);
-    LossScale<A> scale = scale_of(a, image);
+    if (image != scaled) scale = scale_of(a, scaled = image);
     A pack_sum = A(0);
 #pragma unroll
     for (int i = 0; i < kPack; ++i) {
@@ -170,7 +174,7 @@ __device__ __forceinline__ double loss_of_rows(const ClassificationArguments<T>&
         }
         if (at + i < n) {
           target = target_at(a, level, image, anchor);
-          scale = scale_of(a, image);
+          if (image != scaled) scale = scale_of(a, scaled = image);
         }
       }
       loss_of_logit<T, G>(a, x[i], column, target, scale, loss[i], derivative[i]);
@@ -263,8 +267,8 @@ __global__ void __launch_bounds__(kLossThreads, kBoxBlocks) retinanet_box_kernel
     A gradient[4] = {A(0), A(0), A(0), A(0)};
     if (match >= 0 && match < a.capacity) {
       A anchor_box[4], wanted[4];
-      load_pack(a.anchor_boxes + 4 * anchor, 4, true, anchor_box);
-      load_pack(a.gt_boxes + 4 * (image * a.capacity + match), 4, true, wanted);
+      load_pack(a.anchor_boxes + 4 * anchor, 4, a.boxes_aligned, anchor_box);
+      load_pack(a.gt_boxes + 4 * (image * a.capacity + match), 4, a.boxes_aligned, wanted);
       const Deltas<A> deltas{to_arithmetic(level.values[at]), to_arithmetic(level.values[at + step]),
                              to_arithmetic(level.values[at + 2 * step]), to_arithmetic(level.values[at + 3 * step])};
       const BoxLossTerms<A> terms = box_loss<K, A, FusedMath>(

@@ -83,7 +83,9 @@ void launch_retinanet_classification(const RetinanetLossProblem& problem, const 
   a.done = device.done;
   a.result = static_cast<ArithmeticOf<T>*>(device.classification);
   a.classes = Divider::of(classes);
-  a.alpha = problem.alpha;
+  const auto alpha = static_cast<ArithmeticOf<T>>(problem.alpha);
+  a.positive_weight = alpha < 0 ? 1 : alpha;
+  a.negative_weight = alpha < 0 ? 1 : 1 - alpha;
   a.gamma = problem.gamma;
   launch(retinanet_classification_kernel<T, G>, dim3(static_cast<unsigned>(blocks)), dim3(kLossThreads), 0,
          device.stream, a);
@@ -103,6 +105,7 @@ void launch_retinanet_box(const RetinanetLossProblem& problem, const RetinanetLo
   a.gt_boxes = static_cast<const A*>(problem.gt_boxes);
   a.coding = loss_coding_of<A>(problem);
   a.beta = static_cast<A>(problem.smooth_l1_beta);
+  a.boxes_aligned = is_aligned(a.anchor_boxes, 16) && is_aligned(a.gt_boxes, 16);
   launch(retinanet_box_kernel<T, K>, dim3(static_cast<unsigned>(blocks)), dim3(kLossThreads), 0, device.stream, a);
 }
 

@@ -102,7 +102,11 @@ def _sizes(image_sizes: Sequence[tuple[int, int]] | Tensor, device: torch.device
     if any(len(row) != 2 for row in rows):
         raise ValueError(f"image_sizes must be (height, width) of each image, got {image_sizes}")
     sizes = torch.tensor(rows, dtype=torch.float64).reshape(-1, 2)
-    return sizes.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else sizes
+    if device.type != "cuda":
+        return sizes
+    if not torch.compiler.is_compiling():  # tracers know no pinned memory
+        sizes = sizes.pin_memory()
+    return sizes.to(device, non_blocking=True)
 
 
 @torch.library.register_fake("retina_ops::postprocess")

@@ -89,6 +89,12 @@ def test_match_anchors_adversarial(gpu: Device) -> None:
         assert torch.equal(matches[0], reference.match_anchors(anchors, boxes))
 
 
+def test_match_anchors_with_counts_past_the_array(gpu: Device) -> None:
+    anchors, full = random_boxes(200), random_boxes(8)  # 8 are as many as the padded arrays hold
+    got, _ = emulated.match_anchors(gpu, anchors, [full], regions=[full.flip(0)], surplus=1)
+    assert torch.equal(got[0], reference.match_anchors(anchors, full, ignore_regions=full.flip(0)))
+
+
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_nms(gpu: Device, dtype: torch.dtype) -> None:
     for count, score_dtype, threshold, offset in (

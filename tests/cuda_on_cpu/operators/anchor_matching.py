@@ -21,9 +21,10 @@ def match_anchors(
     ignore_iof: float = 0.5,
     offset: int = 0,
     first: int = 0,
+    surplus: int = 0,
 ) -> tuple[Tensor, Tensor]:
     """Matches [batch, A] and foreground anchors [batch] of a batch whose images share the anchors [A, 4], or have their
-    own [batch, A, 4]. first: index of the first image."""
+    own [batch, A, 4]. first: index of the first image. surplus: added to the counts, which is then wrong of them."""
     batch, own = len(gt_boxes), anchors.dim() == 3
     padded, counts = padded_boxes(gt_boxes, anchors.dtype)
     matches = torch.empty(batch, anchors.shape[-2], dtype=torch.int64)
@@ -46,9 +47,9 @@ def match_anchors(
     arrays = {
         "anchors": Array(anchors, offset=offset),
         "gt_boxes": padded,
-        "gt_counts": counts,
+        "gt_counts": counts + surplus,
         "regions": padded_regions,
-        "region_counts": region_counts,
+        "region_counts": None if region_counts is None else region_counts + surplus,
         "best": best,
         "matches": Array(matches, False),
         "foreground": foreground,

@@ -45,7 +45,9 @@ def retinanet_loss(
         **{f"w{i}": weight for i, weight in enumerate(weights)},
     }  # fmt: skip
     arrays |= {
-        "anchors": anchors, "gt_boxes": gt_boxes, "gt_labels": gt_labels, "matches": matches, "normalizer": normalizer,
+        "anchors": Array(anchors, offset=offset * anchors.element_size()),
+        "gt_boxes": Array(gt_boxes, offset=offset * gt_boxes.element_size()),
+        "gt_labels": gt_labels, "matches": matches, "normalizer": normalizer,
         "partial": Array(torch.empty(2, PARTIALS, dtype=torch.float64), False), "done": done,
     }  # fmt: skip
     if with_grad:
