@@ -134,6 +134,17 @@ def test_compiles_without_recompile(device: str, reduction: str) -> None:
             torch.testing.assert_close(logits.grad, gradient(function, logits))
 
 
+def test_compiles_with_numbers_of_a_tracer(device: str) -> None:
+    """dynamic=True: sizes, alpha and gamma are symbols."""
+    torch._dynamo.reset()
+    compiled = torch.compile(sigmoid_focal_loss, fullgraph=True, dynamic=True, backend="aot_eager")
+    for rows, alpha, gamma in ((40, 0.25, 2.0), (30, 0.3, 1.7)):
+        logits, labels = torch.randn(rows, 7, device=device), labels_for((rows, 7), device)
+        torch.testing.assert_close(
+            compiled(logits, labels, alpha, gamma, "sum"), sigmoid_focal_loss(logits, labels, alpha, gamma, "sum")
+        )
+
+
 def test_threads_do_not_change_results() -> None:
     logits = torch.randn(9000, 80, requires_grad=True)
     labels = labels_for((9000, 80), "cpu")

@@ -40,6 +40,16 @@ def test_compiles_without_recompile(device: str) -> None:
             torch.testing.assert_close(compiled(*maps, sizes), detect(*maps, sizes))
 
 
+def test_compiles_with_sizes_of_a_tracer(device: str) -> None:
+    """dynamic=True: heights and widths are symbols."""
+    torch._dynamo.reset()
+    compiled = torch.compile(postprocess, fullgraph=True, dynamic=True, backend="aot_eager")
+    for sizes in ([(12, 9), (6, 5)], [(10, 11), (5, 7)]):
+        maps = head_outputs(2, 3, sizes=sizes, device=device)
+        for left, right in zip(compiled(*maps, IMAGES), postprocess(*maps, IMAGES), strict=True):
+            assert torch.equal(left, right)
+
+
 def test_compiles_with_sizes_as_numbers(device: str) -> None:
     torch._dynamo.reset()
     maps = head_outputs(2, 3, device=device)

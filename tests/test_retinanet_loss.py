@@ -88,6 +88,24 @@ def test_mixed_dtypes_and_layouts(device: str) -> None:
     check(Head(logits, deltas, planar.anchors, planar.gt_boxes, planar.gt_labels), 2**-7)
 
 
+def test_boxes_are_not_rounded_to_the_anchors(device: str) -> None:
+    """float64 boxes beside float32 anchors, and float32 boxes far from the origin beside half ones."""
+    head = random_head(SIZES, [4, 2], dtype=torch.float64, device=device)
+    narrow = Head(
+        head.cls_logits, head.bbox_regression, head.anchors.float(), [boxes + 1e-9 for boxes in head.gt_boxes],
+        head.gt_labels,
+    )  # fmt: skip
+    check(narrow, 1e-10)
+    for dtype in (torch.bfloat16, torch.float16):
+        head = random_head(SIZES, [4, 2], device=device)
+        far = torch.tensor([1000.0, 900, 1000, 900], device=device)
+        anchors, boxes = (head.anchors + far).to(dtype), [boxes + far for boxes in head.gt_boxes]
+        check(Head(head.cls_logits, head.bbox_regression, anchors, boxes, head.gt_labels), 1e-4)
+        for its_boxes in boxes:
+            matches = match_anchors(anchors, its_boxes)
+            assert torch.equal(matches, reference.match_anchors(anchors.float(), its_boxes))
+
+
 def test_not_dense_is_copied(device: str) -> None:
     head = random_head([(8, 8)], [3, 2], device=device)
     wide = [torch.cat([level.detach()] * 2, dim=3).requires_grad_() for level in head.outputs]

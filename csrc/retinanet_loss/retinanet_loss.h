@@ -37,7 +37,7 @@ template <class T>
 RETINA_OPS_HOST_DEVICE T delta_loss(T difference, T beta, T& gradient) {
   const T size = difference < T(0) ? -difference : difference;
   const T sign = difference > T(0) ? T(1) : difference < T(0) ? T(-1) : T(0);
-  const bool is_square = size < beta;
+  const bool is_square = beta > T(0) && !(size >= beta);  // NaN too, whose gradient is then NaN
   gradient = is_square ? difference / beta : sign;
   return is_square ? T(0.5) * difference * difference / beta : size - T(0.5) * beta;
 }

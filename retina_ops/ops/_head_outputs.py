@@ -30,8 +30,9 @@ def as_levels(
         )
     logits, deltas = [], []
     for level, (cls, box) in enumerate(zip(cls_logits, bbox_regression, strict=True)):
-        per_cell, rest = divmod(box.shape[1], 4) if box.dim() == 4 else (1, 0)
-        if cls.dim() != box.dim() or cls.dim() not in (3, 4) or rest or (cls.dim() == 4 and cls.shape[1] % per_cell):
+        # Not divmod: a tracer's sizes have none.
+        per_cell, rest = (box.shape[1] // 4, box.shape[1] % 4) if box.dim() == 4 else (1, 0)
+        if cls.dim() != box.dim() or cls.dim() not in (3, 4) or rest or per_cell < 1 or cls.shape[1] % per_cell:
             raise RuntimeError(
                 f"{op}: level {level} must be cls_logits [B, A * K, H, W] and bbox_regression [B, A * 4, H, W], or "
                 f"[B, N, K] and [B, N, 4], got {list(cls.shape)} and {list(box.shape)}"
@@ -45,7 +46,7 @@ def _in_memory_order(level: Tensor, per_cell: int) -> Tensor:
     if level.dim() == 3:
         return level
     batch, channels, height, width = level.shape
-    values = channels // per_cell if per_cell else 0
+    values = channels // per_cell
     if not level.is_contiguous() and level.is_contiguous(memory_format=torch.channels_last):
         return level.permute(0, 2, 3, 1).reshape(batch, height * width * per_cell, values)
     return level.contiguous().view(batch, per_cell, values, height * width)

@@ -14,6 +14,15 @@ def capacity_of(images: Sequence[Tensor]) -> int:
     return max(8, 1 << (most - 1).bit_length()) if most > 0 else 8
 
 
+def in_one_dtype(anchors: Tensor, *boxes: Sequence[Tensor] | None) -> Tensor:
+    """The anchors in the dtype in which they and all the boxes can be compared unrounded, as PyTorch promotes them."""
+    dtype = anchors.dtype
+    for images in boxes:
+        for its_boxes in images or ():
+            dtype = torch.promote_types(dtype, its_boxes.dtype)
+    return anchors.to(dtype)
+
+
 def pad_boxes(op: str, name: str, images: Sequence[Tensor], anchors: Tensor) -> tuple[Tensor, Tensor]:
     """Boxes ``[B, capacity, 4]`` in the anchors' dtype, and their counts int32 ``[B]``.
 

@@ -105,7 +105,12 @@ def _backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
         gradients = torch.ops.retina_ops.retinanet_loss_backward(
             *for_losses, cls_logits, bbox_regression, *tensors, *ctx.options
         )
-    return _by_level(gradients[0], cls_logits), _by_level(gradients[1], bbox_regression), *nothing
+    # A loss that nothing depends on has no gradient: not zeros, which would be NaN beside a NaN.
+    by_level = [
+        [None] * ctx.levels if grad is None else _by_level(gradient, levels)
+        for grad, gradient, levels in zip(grads, gradients, (cls_logits, bbox_regression), strict=False)
+    ]
+    return *by_level, *nothing
 
 
 def _setup_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -118,9 +123,12 @@ def _backward_backward(ctx: Any, *grad_grads: Tensor) -> tuple[Any, ...]:
     """Differentiates the plain PyTorch definition, whose graph autograd keeps for yet higher derivatives."""
     alpha, gamma, box_loss, beta, *weights = ctx.options
     with torch.enable_grad():
-        upstream = [grad if grad.requires_grad else grad.detach().requires_grad_() for grad in ctx.saved_tensors[:2]]
+        # Views: where the upstream depends on the outputs, their derivative must not be taken through it too.
         saved = ctx.saved_tensors[2:]
-        outputs = [t if t.requires_grad else t.detach().requires_grad_() for t in saved[: 2 * ctx.levels]]
+        upstream, outputs = (
+            [t.view_as(t) if t.requires_grad else t.detach().requires_grad_() for t in tensors]
+            for tensors in (ctx.saved_tensors[:2], saved[: 2 * ctx.levels])
+        )
         anchors, gt_boxes, gt_labels, matches, normalizer = saved[2 * ctx.levels :]
         logits, deltas = outputs[: ctx.levels], outputs[ctx.levels :]
         losses = matched_loss(

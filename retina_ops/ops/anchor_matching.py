@@ -8,7 +8,7 @@ from typing import overload
 import torch
 from torch import Tensor
 
-from retina_ops.ops._padding import pad_boxes
+from retina_ops.ops._padding import in_one_dtype, pad_boxes
 from retina_ops.ops._torchscript import no_torchscript
 
 _OP = "match_anchors"
@@ -71,7 +71,7 @@ def match_anchors(
     Returns:
         int64 ``[A]``, or a list of such: the index of a box (the lowest among equal IoUs), -1 for background, -2 for
         anchors between the thresholds, which no loss should count. Thresholds are compared in the type of the
-        arithmetic: float32, or float64 for float64 boxes.
+        arithmetic: float32, or float64 where boxes or anchors are.
 
     Raises:
         ValueError: ``bg_iou`` above ``fg_iou``, ``ignore_iof`` not above 0, lists of different lengths.
@@ -114,6 +114,8 @@ def match_anchors(
         anchors = anchors[0] if shared else torch.stack(list(anchors))
     if len(images) == 0:
         return []
+    if anchors.is_floating_point():
+        anchors = in_one_dtype(anchors, images, regions)
     padded, counts = pad_boxes(_OP, "gt_boxes", images, anchors)
     padded_regions, region_counts = (
         (None, None) if regions is None else pad_boxes(_OP, "ignore_regions", regions, anchors)

@@ -87,7 +87,7 @@ def sigmoid_focal_loss(
 def _check_options(alpha: float | Tensor, gamma: float, reduction: str) -> None:
     if not isinstance(alpha, Tensor) and alpha != -1 and not 0 <= alpha <= 1:
         raise ValueError(f"Invalid alpha value: {alpha}. alpha must be in the range [0,1] or -1 for ignore.")
-    if not (gamma >= 0 and math.isfinite(gamma)):
+    if not 0 <= gamma < math.inf:  # not isfinite: a tracer's number has none
         raise ValueError(f"Invalid gamma value: {gamma}. gamma must be finite and at least 0.")
     if reduction not in _REDUCTIONS:
         raise ValueError(

@@ -29,7 +29,9 @@ def divisors(normalization: Normalization, foreground: Tensor, op: str) -> Tenso
     elif normalization == "batch":
         divisor = positives_of_all(foreground.sum())
     else:
-        raise ValueError(f"{op}: normalization must be image, batch or a callable, got {normalization!r}")
+        raise ValueError(
+            f"{op}: normalization must be image, batch or a callable, such as EmaNormalizer(), got {normalization!r}"
+        )
     return divisor.detach().to(foreground.device, torch.float64).expand(foreground.shape).contiguous()
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from retina_ops.ops._head_outputs import as_levels
-from retina_ops.ops._padding import pad_boxes, pad_labels
+from retina_ops.ops._padding import in_one_dtype, pad_boxes, pad_labels
 from retina_ops.ops._retinanet_loss_autograd import BOX_LOSSES
 from retina_ops.ops._torchscript import no_torchscript
 from retina_ops.ops.normalization import Normalization, divisors
@@ -96,11 +96,12 @@ def retinanet_loss(
         raise ValueError(f"{_OP}: there must be at least one image")
     if not anchors.is_floating_point() or anchors.dim() != 2 or anchors.shape[1] != 4:
         raise RuntimeError(f"{_OP}: anchors must be floating [N, 4], got {anchors.dtype} {list(anchors.shape)}")
+    anchors = in_one_dtype(anchors.detach(), gt_boxes, ignore_regions)
     boxes, counts = pad_boxes(_OP, "gt_boxes", gt_boxes, anchors)
     labels = pad_labels(_OP, "gt_labels", gt_labels, gt_boxes, boxes)
     regions = (None, None) if ignore_regions is None else pad_boxes(_OP, "ignore_regions", ignore_regions, anchors)
     matches, foreground = torch.ops.retina_ops.match_anchors(
-        anchors.detach(), boxes, counts, *regions, float(fg_iou), float(bg_iou), allow_low_quality_matches,
+        anchors, boxes, counts, *regions, float(fg_iou), float(bg_iou), allow_low_quality_matches,
         float(ignore_iof),
     )  # fmt: skip
     wide = torch.float64 if levels[1][0].dtype == torch.float64 else torch.float32
@@ -113,7 +114,7 @@ def retinanet_loss(
         and not torch.compiler.is_compiling()
     )
     losses = torch.ops.retina_ops.retinanet_loss(
-        *levels, anchors.detach().to(wide), boxes.to(wide), labels, matches, divisors(normalization, foreground, _OP),
+        *levels, anchors.to(wide), boxes.to(wide), labels, matches, divisors(normalization, foreground, _OP),
         float(alpha), float(gamma), BOX_LOSSES.index(box_loss), float(smooth_l1_beta), *_four(box_weights), with_grad,
     )  # fmt: skip
     return losses[0], losses[1]
@@ -122,11 +123,11 @@ def retinanet_loss(
 def _check_options(alpha: float, gamma: float, box_loss: str, smooth_l1_beta: float) -> None:
     if alpha != -1 and not 0 <= alpha <= 1:
         raise ValueError(f"{_OP}: alpha must be in [0, 1], or -1 for none, got {alpha}")
-    if not (gamma >= 0 and math.isfinite(gamma)):
+    if not 0 <= gamma < math.inf:  # not isfinite: a tracer's number has none
         raise ValueError(f"{_OP}: gamma must be finite and at least 0, got {gamma}")
     if box_loss not in BOX_LOSSES:
         raise ValueError(f"{_OP}: box_loss must be one of {', '.join(BOX_LOSSES)}, got {box_loss!r}")
-    if not (smooth_l1_beta >= 0 and math.isfinite(smooth_l1_beta)):
+    if not 0 <= smooth_l1_beta < math.inf:
         raise ValueError(f"{_OP}: smooth_l1_beta must be finite and at least 0, got {smooth_l1_beta}")
 
 
