@@ -131,19 +131,30 @@ def test_no_objects_at_all(device: str) -> None:
     check(head, 2e-5)
 
 
-def test_ignored_anchors_may_be_nan(device: str) -> None:
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("create_graph", [False, True])
+def test_ignored_anchors_may_be_nan(device: str, layout: str, create_graph: bool) -> None:
     """An anchor between the thresholds is selected away, whatever its outputs are."""
-    head = random_head([(6, 6)], [4], layout="rows", device=device)
+    head = random_head([(6, 6)], [4], layout=layout, device=device)
     matches = match_anchors(head.anchors, head.gt_boxes[0], 0.9, 0.1)
     ignored = torch.where(matches == -2)[0]
     assert len(ignored) > 0
     with torch.no_grad():
         for level in head.outputs:
-            level[0, ignored] = torch.nan
+            for anchor in ignored.tolist():
+                outputs_of(level, anchor).fill_(torch.nan)
     losses = loss_of(head, fg_iou=0.9, bg_iou=0.1)
-    gradients = gradients_of(losses, head.outputs)
+    gradients = torch.autograd.grad(sum(losses), head.outputs, create_graph=create_graph)
     assert all(loss.isfinite() for loss in losses) and all(g.isfinite().all() for g in gradients)
-    assert all((g[0, ignored] == 0).all() for g in gradients)
+    assert all((outputs_of(g, anchor) == 0).all() for g in gradients for anchor in ignored.tolist())
+
+
+def outputs_of(level: Tensor, anchor: int) -> Tensor:
+    """A view of what a level ``[1, 3 * C, H, W]`` or ``[1, N, C]`` says of an anchor, three a cell."""
+    if level.dim() == 3:
+        return level[0, anchor]
+    (row, column), values = divmod(anchor // 3, level.shape[3]), level.shape[1] // 3
+    return level[0, anchor % 3 * values : (anchor % 3 + 1) * values, row, column]
 
 
 def test_equals_composed_operators(device: str) -> None:
