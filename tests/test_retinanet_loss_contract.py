@@ -13,6 +13,7 @@ from test_retinanet_loss import SIZES, gradients_of, loss_of
 
 from retina_ops import retinanet_loss
 from retina_ops.ops._head_outputs import as_levels
+from retina_ops.ops._host_values import filled, to_device
 from retina_ops.ops._padding import pad_boxes, pad_labels
 
 # --- tracing ----------------------------------------------------------------------------------------------------------
@@ -77,6 +78,44 @@ def test_compiles_with_sizes_and_numbers_of_a_tracer(backend: str, device: str) 
         torch.testing.assert_close(got, expected)
         mine, theirs = torch.autograd.grad(got, head.outputs), torch.autograd.grad(expected, head.outputs)
         torch.testing.assert_close(mine, theirs)
+
+
+def test_numbers_of_the_host(device: str) -> None:
+    """Copied, or as arguments of kernels: the same."""
+    rows = [[3.5, 4.0], [7.0, -1.0], [0.0, 2.0]]
+    for dtype in (torch.float64, torch.int32):
+        expected = torch.tensor(rows, dtype=dtype)
+        for function in (to_device, filled):
+            got = function(rows, dtype, torch.device(device))
+            assert got.device.type == device and got.dtype == dtype and torch.equal(got.cpu(), expected)
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_replays_in_a_cuda_graph() -> None:
+    """Losses and gradients of new outputs and boxes, with pinned memory that others have written since the capture."""
+    head = random_head([(20, 30), (4, 5)], [5, 3], device="cuda")
+
+    def step() -> list[torch.Tensor]:
+        losses = loss_of(head)
+        return [*losses, *torch.autograd.grad(sum(losses), head.outputs)]
+
+    step()
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = step()
+    for _ in range(3):
+        others = [torch.full((16,), 99, dtype=torch.int32, pin_memory=True) for _ in range(64)]
+        with torch.no_grad():
+            for level in head.outputs:
+                level.copy_(torch.randn_like(level))
+            for boxes in head.gt_boxes:
+                boxes.add_(1)
+        graph.replay()
+        for mine, theirs in zip(captured, step(), strict=True):
+            torch.testing.assert_close(mine, theirs)
+        del others
 
 
 # --- memory and determinism -------------------------------------------------------------------------------------------

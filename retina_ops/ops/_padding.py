@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from retina_ops.ops._host_values import to_device
+
 
 def capacity_of(images: Sequence[Tensor]) -> int:
     """A power of two, at least 8, that holds every image's boxes: few sizes, so that a compiled graph is reused."""
@@ -37,7 +39,8 @@ def pad_boxes(op: str, name: str, images: Sequence[Tensor], anchors: Tensor) -> 
     padded = anchors.new_zeros(len(images), capacity_of(images), 4)
     for row, boxes in zip(padded, images, strict=True):
         row[: boxes.shape[0]] = boxes.detach()
-    return padded, _counts([boxes.shape[0] for boxes in images], anchors.device)
+    counts = to_device([[boxes.shape[0]] for boxes in images], torch.int32, anchors.device)
+    return padded, counts.squeeze(1)
 
 
 def pad_labels(op: str, name: str, images: Sequence[Tensor], boxes: Sequence[Tensor], padded: Tensor) -> Tensor:
@@ -56,10 +59,3 @@ def pad_labels(op: str, name: str, images: Sequence[Tensor], boxes: Sequence[Ten
             raise RuntimeError(f"{op}: {name} must be on {padded.device}, got {its_labels.device}")
         row[: its_labels.shape[0]] = its_labels
     return labels
-
-
-def _counts(sizes: list[int], device: torch.device) -> Tensor:
-    if device.type == "cuda" and not torch.compiler.is_compiling():
-        # From pinned memory the copy needs no wait for the device.
-        return torch.tensor(sizes, dtype=torch.int32, pin_memory=True).to(device, non_blocking=True)
-    return torch.tensor(sizes, dtype=torch.int32, device=device)

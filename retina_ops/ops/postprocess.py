@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from retina_ops.ops._head_outputs import as_levels, level_anchors
+from retina_ops.ops._host_values import to_device
 from retina_ops.ops._torchscript import no_torchscript
 
 
@@ -95,18 +96,13 @@ def postprocess(
 
 
 def _sizes(image_sizes: Sequence[tuple[int, int]] | Tensor, device: torch.device) -> Tensor:
-    """The sizes as a tensor ``[B, 2]`` on the device; from pinned memory, so that the host does not wait."""
+    """The sizes as a tensor ``[B, 2]`` on the device."""
     if isinstance(image_sizes, Tensor):
         return image_sizes
     rows = [list(map(float, size)) for size in image_sizes]
     if any(len(row) != 2 for row in rows):
         raise ValueError(f"image_sizes must be (height, width) of each image, got {image_sizes}")
-    sizes = torch.tensor(rows, dtype=torch.float64).reshape(-1, 2)
-    if device.type != "cuda":
-        return sizes
-    if not torch.compiler.is_compiling():  # tracers know no pinned memory
-        sizes = sizes.pin_memory()
-    return sizes.to(device, non_blocking=True)
+    return to_device(rows, torch.float64, device) if rows else torch.empty(0, 2, dtype=torch.float64, device=device)
 
 
 @torch.library.register_fake("retina_ops::postprocess")
