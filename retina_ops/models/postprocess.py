@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from .. import postprocess
 from ..data.errors import needs_extra
+from ..ops._postprocess_limits import within
 from ..ops.detections import by_image
 
 with needs_extra("models"):
@@ -20,13 +21,13 @@ class PostprocessOptions:
     Attributes:
         score_thresh: scores at most this are dropped.
         nms_thresh: IoU above which a detection of the same class suppresses another.
-        detections_per_img: at most so many an image.
+        detections_per_img: at most so many an image; None for all.
         topk_candidates: at most so many a level before NMS.
     """
 
     score_thresh: float = 0.05
     nms_thresh: float = 0.5
-    detections_per_img: int = 300
+    detections_per_img: int | None = 300
     topk_candidates: int = 1000
 
 
@@ -47,6 +48,7 @@ def detections_of(
     Returns:
         For each image ``boxes`` ``[n, 4]``, ``scores`` ``[n]`` descending and ``labels`` ``[n]``.
     """
+    topk, detections = within(head_outputs["cls_logits"], options.topk_candidates, options.detections_per_img)
     return by_image(
         *postprocess(
             head_outputs["cls_logits"],
@@ -54,8 +56,8 @@ def detections_of(
             anchors,
             image_sizes,
             score_threshold=options.score_thresh,
-            topk=options.topk_candidates,
+            topk=topk,
             nms_threshold=options.nms_thresh,
-            detections_per_image=options.detections_per_img,
+            detections_per_image=detections,
         )
     )

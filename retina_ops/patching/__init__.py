@@ -13,15 +13,24 @@ def patch_torchvision(model: Any) -> PatchReport:
     """Makes a torchvision ``RetinaNet`` faster in place: fused loss and post-processing, anchors that are kept.
 
     Its weights, settings and interface stay: the same state dict, losses and detections but for
-    ``docs/differences.md``. Settings such as ``score_thresh`` or ``head.regression_head._loss_type`` are read at each
-    call and may be changed later. The patched model can be trained, compiled, wrapped in
-    ``DistributedDataParallel``, copied and pickled; pickles need retina_ops where they are read. A head is replaced
-    before patching, or between :func:`unpatch_torchvision` and patching again.
+    ``docs/differences.md``. Settings such as ``score_thresh``, ``head.regression_head._loss_type`` or the thresholds
+    of ``proposal_matcher`` are read at each call and may be changed later. The patched model can be trained, compiled,
+    wrapped in ``DistributedDataParallel``, copied and pickled; pickles need retina_ops where they are read.
 
     What is replaced: the classes of the model, its head and both subnets become subclasses of their own, whose
     ``forward`` hands the maps of the levels to :func:`retinanet_loss` and :func:`postprocess`. What is not
-    recognised is left alone and named with the reason: a method that a subclass overrides, another head, matcher or
-    box coder, forward hooks on a part that is replaced, a model in TorchScript, one that is patched already.
+    recognised is left alone and named with the reason: a method that a subclass or a monkeypatch overrides, a
+    function of torchvision that such a method calls and that is no longer torchvision's, another head, matcher or
+    box coder, forward hooks on a part that is replaced, more than 8 levels, a model in TorchScript, one that is
+    patched already.
+
+    The same is looked at in each call, and what was changed after patching raises RuntimeError: a head or such a
+    change comes before patching, or between :func:`unpatch_torchvision` and patching again. Anchors of a generator
+    that was changed, or has hooks, are the generator's own; post-processing is torchvision's where ``topk_candidates``
+    asks CUDA to sort more than 65,536 scores of a level. Not noticed are: changes further down, in what those
+    functions of torchvision call in turn; ``forward`` replaced on the instance of a patched head; hooks for all
+    modules, which see no call of the anchor generator; and all but another head and hooks of the anchor generator
+    in a model that ``torch.compile`` compiled.
 
     Args:
         model: a ``torchvision.models.detection.RetinaNet``, v1 or v2, or a subclass.

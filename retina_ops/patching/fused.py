@@ -1,27 +1,26 @@
-"""What the classes of a patched model add to torchvision's.
-
-A patched module's class is made of one of these and its own class; nothing of the module itself changes but one plain
-attribute of the model. So state dicts, optimizers and wrappers see the modules they saw, and a copy is patched too.
-"""
+"""What the classes of a patched model add to torchvision's."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import cache
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..anchor_cache import AnchorCache
+from ..ops._postprocess_limits import is_too_many_for_cuda, within
 from ..ops.detections import by_image
 from ..ops.postprocess import postprocess
 from ..ops.retinanet_loss import retinanet_loss
 from ..reference.head_outputs import by_anchor
+from .classes import Fused
+from .recognition import change, hooked, of_anchors
 
 Target = dict[str, Tensor]
 Maps = dict[str, list[Tensor]]
 STATE = "_retina_ops"  # attribute of a patched model: its `PatchState`
+_AGAIN = "unpatch_torchvision and patch_torchvision the model again"
 
 
 @dataclass
@@ -30,28 +29,6 @@ class PatchState:
 
     replaced: tuple[str, ...]
     anchors: AnchorCache = field(default_factory=AnchorCache)
-
-
-class Fused:
-    """Base of the classes below: pickles and copies name the class that was patched, not the one made of it."""
-
-    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
-        reduced: Any = super().__reduce_ex__(max(2, int(protocol)))  # the class first, then the state
-        return _new, (type(self)._added, type(self)._patched), *reduced[2:]  # type: ignore[attr-defined]
-
-    def __prepare_scriptable__(self) -> NoReturn:
-        raise RuntimeError("TorchScript is not supported by a patched model: unpatch_torchvision it first")
-
-
-@cache
-def fused_class(added: Any, patched: Any) -> type:
-    """The class of a module of class `patched` that is patched with `added`."""
-    return type(f"Fused{patched.__name__}", (added, patched), {"_added": added, "_patched": patched})
-
-
-def _new(added: type, patched: type) -> Any:
-    kind: Any = fused_class(added, patched)
-    return kind.__new__(kind)
 
 
 class FusedHead(Fused):
@@ -91,6 +68,7 @@ class FusedRetinaNet(Fused):
 
     def forward(self: Any, images: list[Tensor], targets: list[Target] | None = None) -> Any:
         state: PatchState = self._retina_ops
+        _check_unchanged(self, state)
         if self.training:
             _check_targets(targets)
         original_sizes = []
@@ -105,37 +83,64 @@ class FusedRetinaNet(Fused):
             _check_degenerate(targets)
         features = self.backbone(batch.tensors)
         features = [features] if isinstance(features, Tensor) else list(features.values())
-        _check_head(self.head)
         maps = self.head(features, raw_maps=True)
-        if "anchors" in state.replaced:
-            anchors = state.anchors.get(self.anchor_generator, tuple(batch.tensors.shape[-2:]), features)
-        else:
-            anchors = self.anchor_generator(batch, features)[0]  # torchvision's forward: the same for all images
+        anchors = _anchors(self, state, batch, features)
         losses: dict[str, Tensor] = {}
         detections: list[dict[str, Tensor]] = []
         if self.training and "loss" in state.replaced:
             losses = _losses(self, targets or [], maps, anchors)
         elif self.training:
             rows = {name: torch.cat(levels, dim=1) for name, levels in _rows(maps).items()}
-            losses = self.compute_loss(targets, rows, [anchors] * len(original_sizes))
+            losses = self.compute_loss(targets, rows, _of_each(anchors, len(original_sizes)))
         else:
-            if "post-processing" in state.replaced:
+            can_sort = not is_too_many_for_cuda(maps["cls_logits"], self.topk_candidates)
+            if "post-processing" in state.replaced and can_sort:
                 detections = _detections(self, maps, anchors, batch.image_sizes)
             else:
                 split_rows = _rows(maps)
-                split = list(anchors.split([level.shape[1] for level in split_rows["cls_logits"]]))
-                detections = self.postprocess_detections(split_rows, [split] * len(original_sizes), batch.image_sizes)
+                sizes = [level.shape[1] for level in split_rows["cls_logits"]]
+                split = [list(rows.split(sizes)) for rows in _of_each(anchors, len(original_sizes))]
+                detections = self.postprocess_detections(split_rows, split, batch.image_sizes)
             detections = self.transform.postprocess(detections, batch.image_sizes, original_sizes)
         return self.eager_outputs(losses, detections)
 
 
-def _check_head(head: Any) -> None:
-    for module in (head, head.classification_head, head.regression_head):
+def _check_unchanged(model: Any, state: PatchState) -> None:
+    """Raises where a part is no longer the one that was patched."""
+    head = model.head
+    for module in (head, *(getattr(head, name, None) for name in ("classification_head", "regression_head"))):
         if not isinstance(module, Fused):
-            raise RuntimeError(
-                f"{type(module).__name__} took the place of a patched part: unpatch_torchvision and patch_torchvision "
-                "the model again"
-            )
+            raise RuntimeError(f"{type(module).__name__} took the place of a patched part: {_AGAIN}")
+    if torch.compiler.is_compiling():
+        return  # what is compiled would not look again at each call
+    if reason := change(model, state.replaced):
+        raise RuntimeError(f"the model was changed after it was patched: {reason}: {_AGAIN}")
+
+
+def _anchors(model: Any, state: PatchState, batch: Any, features: list[Tensor]) -> Tensor:
+    """``[A, 4]`` of every image; those of the cache must not be edited."""
+    generator = model.anchor_generator
+    must_call = hooked(generator) if torch.compiler.is_compiling() else of_anchors(model)
+    if "anchors" in state.replaced and not must_call:
+        return state.anchors.get(generator, tuple(batch.tensors.shape[-2:]), features)
+    anchors: list[Tensor] = generator(batch, features)  # torchvision's forward: the same for all images
+    if hooked(generator):
+        _check_alike(anchors)
+    return anchors[0]
+
+
+def _check_alike(anchors: list[Tensor]) -> None:
+    alike = torch.stack([(anchors[0] == others).all() for others in anchors]).all()
+    message = "hooks of the anchor generator gave images anchors of their own: unpatch_torchvision the model"
+    if torch.compiler.is_compiling():
+        torch._assert_async(alike, message)
+    elif not bool(alike):
+        raise RuntimeError(message)
+
+
+def _of_each(anchors: Tensor, images: int) -> list[Tensor]:
+    """Each image's own, as torchvision has them: the user's code may edit them."""
+    return [anchors.clone() for _ in range(images)]
 
 
 def _rows(maps: Maps) -> Maps:
@@ -162,19 +167,23 @@ def _losses(model: Any, targets: list[Target], maps: Maps, anchors: Tensor) -> d
 
 
 def _detections(model: Any, maps: Maps, anchors: Tensor, image_sizes: list[tuple[int, int]]) -> list[dict[str, Tensor]]:
-    return by_image(
+    most = model.detections_per_img
+    but_last = most is not None and most < 0  # torchvision slices: the best but for the last of them
+    topk, count = within(maps["cls_logits"], model.topk_candidates, None if but_last else most)
+    found = by_image(
         *postprocess(
             maps["cls_logits"],
             maps["bbox_regression"],
             anchors,
             image_sizes,
             score_threshold=model.score_thresh,
-            topk=model.topk_candidates,
+            topk=topk,
             nms_threshold=model.nms_thresh,
-            detections_per_image=model.detections_per_img,
+            detections_per_image=count,
             box_weights=model.box_coder.weights,
         )
     )
+    return [{name: values[:most] for name, values in image.items()} for image in found] if but_last else found
 
 
 def _check_targets(targets: list[Target] | None) -> None:
@@ -206,4 +215,4 @@ def _check_degenerate(targets: list[Target]) -> None:
             )
 
 
-__all__ = ["Fused", "FusedRetinaNet", "FusedSubnet", "PatchState", "fused_class"]
+__all__ = ["FusedRetinaNet", "FusedSubnet", "PatchState"]

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from .classes import Fused, fused_class, own_class
 from .fused import (
     STATE,
-    Fused,
     FusedClassificationHead,
     FusedHead,
     FusedRegressionHead,
     FusedRetinaNet,
     PatchState,
-    fused_class,
 )
 from .recognition import is_retinanet, is_scripted_retinanet, reasons
 from .report import PARTS, PatchReport
@@ -42,16 +41,18 @@ def unpatch(model: Any) -> PatchReport:
     if not isinstance(model, FusedRetinaNet):
         return PatchReport()
     modules = [module for module, _ in _modules(model)]
+    head = modules[1]
     for module in modules:
         if isinstance(module, Fused) and "_patched" not in vars(type(module)):
             raise RuntimeError(
                 f"unpatch_torchvision: the class of a patched module was changed to {type(module).__qualname__}; "
                 "undo that first"
             )
-    for module in modules:
-        if isinstance(module, Fused):  # another head may have taken the place of the patched one
-            module.__class__ = type(module)._patched  # type: ignore[attr-defined]
-    return PatchReport(restored=vars(model).pop(STATE).replaced)
+    patched = [module for module in modules if isinstance(module, Fused)]  # others may have taken a head's place
+    for module in patched:
+        module.__class__ = own_class(module)
+    parts = vars(model).pop(STATE).replaced
+    return PatchReport(restored=tuple(part for part in parts if part != "head" or head in patched))
 
 
 def _modules(model: Any) -> tuple[tuple[Any, Any], ...]:
@@ -59,8 +60,8 @@ def _modules(model: Any) -> tuple[tuple[Any, Any], ...]:
     return (
         (model, FusedRetinaNet),
         (head, FusedHead),
-        (head.classification_head, FusedClassificationHead),
-        (head.regression_head, FusedRegressionHead),
+        (getattr(head, "classification_head", None), FusedClassificationHead),
+        (getattr(head, "regression_head", None), FusedRegressionHead),
     )
 
 

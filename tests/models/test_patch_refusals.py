@@ -129,7 +129,7 @@ PARTS = {
     "grid": (
         lambda: changed("anchor_generator", ShiftedAnchors(((12, 16), (24, 32), (48, 64)), ((0.5, 1.0, 2.0),) * 3)),
         "anchors",
-        "ShiftedAnchors overrides the grid of torchvision's AnchorGenerator",
+        "ShiftedAnchors overrides grid_anchors",
     ),
     "hooked anchors": (
         lambda: hooked("anchor_generator", "register_forward_hook"),
