@@ -64,3 +64,18 @@ def test_links_in_documents() -> None:
     for document in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("benchmarks/*.md")]:
         for target in re.findall(r"\]\(([^)#]+)[^)]*\)", document.read_text()):
             assert target.startswith("http") or (document.parent / target).exists(), (document.name, target)
+
+
+def test_every_difference_names_its_tests() -> None:
+    files = {path.name: path.read_text() for path in (ROOT / "tests").rglob("test_*.py")}
+    rows = [line for line in (ROOT / "docs" / "differences.md").read_text().splitlines() if line.startswith("| ")][1:]
+    assert rows
+    for row in rows:
+        names = re.findall(r"`([^`]+)`", row.split("|")[-2])
+        assert names, row
+        for name in names:
+            file, _, function = name.rpartition("::")
+            if name.endswith(".py"):
+                assert name in files, name
+            else:
+                assert any(f"def {function}(" in text for path, text in files.items() if file in ("", path)), name
