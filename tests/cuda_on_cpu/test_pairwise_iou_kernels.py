@@ -45,6 +45,8 @@ def test_forward_and_backward(gpu: Device, dtype: torch.dtype, name: str) -> Non
         (1, 65, 130, 4, (False, True)),
         (2, 64, 128, 0, (True, True)),
         (1, 129, 257, 0, (True, True)),
+        (2, 650, 3, 0, (True, True)),  # more tiles than lanes add them
+        (1, 2, 1300, 0, (True, True)),
     ):
         a, b = batch_of(batch, n).to(dtype), batch_of(batch, m).to(dtype)
         grad = torch.randn(batch, n, m, dtype=wide)

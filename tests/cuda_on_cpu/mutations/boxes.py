@@ -24,12 +24,13 @@ def coding(device: Device) -> None:
 
 
 def iou_gradient(device: Device) -> None:
-    a, b, grad = random_boxes(70)[None], random_boxes(140)[None], torch.randn(1, 70, 140)
-    exact = [boxes.clone().requires_grad_() for boxes in (a, b)]
-    expected = torch.autograd.grad(reference.generalized_box_iou(*exact), exact, grad)
-    got = emulated.box_iou_backward(device, grad, a, b, name="generalized_box_iou")
-    for mine, right in zip(got, expected, strict=True):
-        assert mine is not None and torch.allclose(mine, right, rtol=1e-4, atol=1e-6)
+    for n, m in ((70, 140), (650, 2)):  # the second has more tiles than lanes add them
+        a, b, grad = random_boxes(n)[None], random_boxes(m)[None], torch.randn(1, n, m)
+        exact = [boxes.clone().requires_grad_() for boxes in (a, b)]
+        expected = torch.autograd.grad(reference.generalized_box_iou(*exact), exact, grad)
+        got = emulated.box_iou_backward(device, grad, a, b, name="generalized_box_iou")
+        for mine, right in zip(got, expected, strict=True):
+            assert mine is not None and torch.allclose(mine, right, rtol=1e-4, atol=1e-6)
 
 
 _IOU = "box_iou/box_iou_kernels.cuh"
@@ -63,8 +64,11 @@ MUTATIONS = {
     "IoU gradient: coordinates exchanged": Mutation(
         "box_iou", _IOU_GRADIENT, "upper ? x1 : x2, 16", "upper ? x2 : x1, 16", iou_gradient, BOTH
     ),
-    "IoU gradient: the first tile alone": Mutation(
-        "box_iou", _IOU_GRADIENT, "tile < tiles; ++tile", "tile < tiles && tile < 1; ++tile", iou_gradient, BOTH
+    "IoU gradient: the first tiles alone": Mutation(
+        "box_iou", _IOU_GRADIENT, "tile < tiles; tile +=", "tile < tiles && tile < 1; tile +=", iou_gradient, BOTH
+    ),
+    "IoU gradient: half of the lanes": Mutation(
+        "box_iou", _IOU_GRADIENT, "offset < kWarpSize; offset *= 2", "offset < 16; offset *= 2", iou_gradient, BOTH
     ),
     "coding: past the end": Mutation("box_coding", _CODING, "  if (i >= a.n) return;\n", "", coding, BOTH),
 }
