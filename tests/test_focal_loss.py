@@ -132,6 +132,15 @@ def test_ignore_index_may_be_a_class(device: str) -> None:
     labels = torch.tensor([0, 1, 2, 3, 1, 0], device=device)
     loss = sigmoid_focal_loss(logits, labels, ignore_index=1)
     assert (loss[[1, 4]] == 0).all() and (loss[[0, 2, 3, 5]] > 0).all()
+    for reduction in ("none", "sum"):  # the background's own label, wherever its rows stand
+        labels = torch.tensor([3, 0, 3, 3, 1, 3], device=device)
+        logits = torch.randn(6, 3, device=device)
+        logits[labels == 3] = torch.nan
+        logits.requires_grad_()
+        loss = sigmoid_focal_loss(logits, labels, ignore_index=3, reduction=reduction)
+        expected = reference.sigmoid_focal_loss(logits, labels, ignore_index=3, reduction=reduction)
+        torch.testing.assert_close(loss, expected)
+        assert (torch.autograd.grad(loss.sum(), logits)[0][labels == 3] == 0).all()
 
 
 def test_all_ignored_and_empty(device: str) -> None:

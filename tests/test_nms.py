@@ -48,6 +48,14 @@ def test_every_threshold(device: str, threshold: float) -> None:
         assert torch.equal(nms(whole, scores, threshold), reference.nms(whole, scores, threshold))
 
 
+def test_negative_threshold_and_negative_area(device: str) -> None:
+    pair = torch.tensor([[194.5, 64.5, 195.5, 94.75], [181.0, 202.25, 171.75, 209.75]], device=device)
+    for boxes in (pair, torch.cat([pair, pair.flip(0) * 1.5])):
+        scores = torch.arange(len(boxes), 0, -1, device=device) / 10
+        for threshold in (-0.1, -1.0, 0.0):
+            assert torch.equal(nms(boxes, scores, threshold), reference.nms(boxes, scores, threshold))
+
+
 @pytest.mark.parametrize("threshold", [0.0, 0.3, 0.5, 0.9])
 def test_matches_torchvision(device: str, threshold: float) -> None:
     """Distinct scores; torchvision's threshold is a float on CUDA, so it is given one that floats hold."""

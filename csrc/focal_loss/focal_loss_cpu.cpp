@@ -154,11 +154,12 @@ double labelled_range(const FocalProblem& problem, int64_t begin, int64_t end) {
   const T negative_weight = alpha < T(0) ? T(1) : T(1) - alpha;
   const int64_t classes = problem.classes;
   const int64_t end_row = (end - 1) / classes + 1;
+  const bool skips_background = per_class == nullptr && problem.ignore_index != classes;
   double sum = 0.0;
   int64_t pending = begin;  // start of the negatives that are not computed yet: a run may span many rows
   for (int64_t row = begin / classes; row < end_row; ++row) {
     const int64_t label = problem.labels[row];
-    if (label == classes && per_class == nullptr && row + 1 < end_row) continue;  // nearly every row
+    if (label == classes && skips_background && row + 1 < end_row) continue;  // nearly every row
     const int64_t row_begin = row * classes;
     const int64_t row_end = std::min(row_begin + classes, end);
     const int64_t at = std::max(row_begin, begin);

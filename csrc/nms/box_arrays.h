@@ -52,7 +52,7 @@ RETINA_OPS_HOST_DEVICE bool any_suppresses(const BoxArrays<T>& boxes, size_t beg
       const T united = areas[k] + area - intersection;
       const T bound = lower * united;
       found |= (intersection > upper * united) & (united > no_underflow) ? 2 : 0;
-      found |= (intersection >= bound) | (bound != bound) ? 1 : 0;
+      found |= (intersection >= bound) | (bound != bound) | (united < T(0)) ? 1 : 0;
     }
     if (found > 1) return true;
     if (found == 0) continue;

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from retina_ops.ops._checks import promoted
 from retina_ops.ops._host_values import to_device
 
 
@@ -17,12 +18,8 @@ def capacity_of(images: Sequence[Tensor]) -> int:
 
 
 def in_one_dtype(anchors: Tensor, *boxes: Sequence[Tensor] | None) -> Tensor:
-    """The anchors in the dtype in which they and all the boxes can be compared unrounded, as PyTorch promotes them."""
-    dtype = anchors.dtype
-    for images in boxes:
-        for its_boxes in images or ():
-            dtype = torch.promote_types(dtype, its_boxes.dtype)
-    return anchors.to(dtype)
+    """The anchors in the dtype in which they and all the boxes can be compared unrounded."""
+    return anchors.to(promoted(anchors.dtype, *(its_boxes.dtype for images in boxes for its_boxes in images or ())))
 
 
 def pad_boxes(op: str, name: str, images: Sequence[Tensor], anchors: Tensor) -> tuple[Tensor, Tensor]:

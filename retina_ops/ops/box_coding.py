@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from retina_ops.ops._checks import check_boxes, no_forward_mode, promoted
 from retina_ops.ops._torchscript import no_torchscript
 from retina_ops.reference import boxes as reference
 
@@ -36,7 +37,7 @@ def encode_boxes(reference_boxes: Tensor, proposals: Tensor, weights: Sequence[f
         tensor([[0.5000, 0.0000, 0.0000, 0.0000]])
     """
     reference_boxes, proposals = _fit(reference_boxes, proposals, "encode_boxes")
-    deltas: Tensor = torch.ops.retina_ops.encode_boxes(reference_boxes, proposals, *_four(weights))
+    deltas: Tensor = torch.ops.retina_ops.encode_boxes(reference_boxes, proposals, *_four(weights, "encode_boxes"))
     return deltas
 
 
@@ -61,6 +62,7 @@ def decode_boxes(
         clipped coordinate passes no gradient.
 
     Raises:
+        ValueError: an ``image_size`` that is not two numbers of at least 0.
         RuntimeError: shapes, dtypes or devices that do not fit; a weight that is 0 or not finite.
 
     Example:
@@ -69,21 +71,32 @@ def decode_boxes(
         tensor([[2., 0., 5., 4.]])
     """
     rel_codes, boxes = _fit(rel_codes, boxes, "decode_boxes")
-    height, width = (-1.0, -1.0) if image_size is None else (float(image_size[0]), float(image_size[1]))
-    decoded: Tensor = torch.ops.retina_ops.decode_boxes(rel_codes, boxes, *_four(weights), height, width)
+    height, width = (-1.0, -1.0) if image_size is None else _size(image_size)
+    decoded: Tensor = torch.ops.retina_ops.decode_boxes(
+        rel_codes, boxes, *_four(weights, "decode_boxes"), height, width
+    )
     return decoded
 
 
-def _four(weights: Sequence[float]) -> tuple[float, ...]:
+def _size(image_size: Sequence[float]) -> tuple[float, float]:
+    if len(image_size) != 2 or not all(side >= 0 for side in image_size):
+        raise ValueError(f"decode_boxes: image_size must be (height, width), at least 0, got {tuple(image_size)}")
+    return float(image_size[0]), float(image_size[1])
+
+
+def _four(weights: Sequence[float], op: str) -> tuple[float, ...]:
     if len(weights) != 4:
-        raise ValueError(f"weights must be four numbers (wx, wy, ww, wh), got {len(weights)}")
+        raise ValueError(f"{op}: weights must be four numbers (wx, wy, ww, wh), got {len(weights)}")
     return tuple(float(weight) for weight in weights)
 
 
 def _fit(codes: Tensor, proposals: Tensor, op: str) -> tuple[Tensor, Tensor]:
     """The arguments with dtypes and shapes that the operator takes: one dtype, or half codes beside float32."""
+    first, second = ("reference_boxes", "proposals") if op == "encode_boxes" else ("rel_codes", "boxes")
+    check_boxes(op, 1, **{first: codes, second: proposals})
+    no_forward_mode(op, codes, proposals)
     if codes.dtype != proposals.dtype:
-        dtype = torch.promote_types(codes.dtype, proposals.dtype)
+        dtype = promoted(codes.dtype, proposals.dtype)
         proposals = proposals.to(dtype)
         if not (dtype == torch.float32 and codes.dtype in (torch.float16, torch.bfloat16)):
             codes = codes.to(dtype)
@@ -147,11 +160,12 @@ def _register(name: str, formula: Callable[..., Tensor], options: int) -> None:
             inputs = [t.view_as(t) if t.requires_grad else t.detach().requires_grad_() for t in ctx.saved_tensors]
             grad, codes, proposals = inputs
             weights, image = ctx.numbers[:4], ctx.numbers[4:]
-            wide = codes.to(proposals.dtype)
-            spread = proposals.expand_as(wide)
+            dtype = promoted(proposals.dtype, torch.float32)
+            wide = codes.to(dtype)
+            spread = proposals.to(dtype).expand_as(wide)
             keywords = {"image_size": image} if image and image[0] >= 0 else {}
             value = formula(wide, spread, weights, **keywords)
-            first = torch.autograd.grad(value, (wide, spread), grad, create_graph=True)
+            first = torch.autograd.grad(value, (wide, spread), grad.to(dtype), create_graph=True)
             product = (first[0] * grad_grads[0]).sum() + (first[1] * grad_grads[1]).sum()
             second = torch.autograd.grad(product, inputs, create_graph=True, allow_unused=True)
         return *second, *(None,) * options

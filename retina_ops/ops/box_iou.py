@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from retina_ops.ops._checks import check_boxes, no_forward_mode, promoted
 from retina_ops.ops._torchscript import no_torchscript
 from retina_ops.reference import boxes as reference
 
@@ -40,7 +41,7 @@ def box_iou(boxes1: Tensor, boxes2: Tensor, fmt: str = "xyxy") -> Tensor:
     """
     if fmt not in _FORMATS:
         raise ValueError(f"Unsupported format '{fmt}'. Supported axis-aligned formats: {_FORMATS}.")
-    return _pairwise(boxes1, boxes2, _PLAIN, 0.0, fmt)
+    return _pairwise("box_iou", boxes1, boxes2, _PLAIN, 0.0, fmt)
 
 
 @no_torchscript
@@ -66,7 +67,7 @@ def generalized_box_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
         >>> generalized_box_iou(torch.tensor([[0, 0, 1, 1]]), torch.tensor([[3, 0, 4, 1], [0, 0, 1, 1]]))
         tensor([[-0.5000,  1.0000]])
     """
-    return _pairwise(boxes1, boxes2, _GENERALIZED, 0.0)
+    return _pairwise("generalized_box_iou", boxes1, boxes2, _GENERALIZED, 0.0)
 
 
 @no_torchscript
@@ -93,7 +94,7 @@ def distance_box_iou(boxes1: Tensor, boxes2: Tensor, eps: float = 1e-7) -> Tenso
         >>> distance_box_iou(torch.tensor([[0, 0, 4, 3]]), torch.tensor([[4, 3, 8, 6], [0, 0, 4, 3]]))
         tensor([[-0.2500,  1.0000]])
     """
-    return _pairwise(boxes1, boxes2, _DISTANCE, float(eps))
+    return _pairwise("distance_box_iou", boxes1, boxes2, _DISTANCE, float(eps))
 
 
 @no_torchscript
@@ -121,20 +122,27 @@ def complete_box_iou(boxes1: Tensor, boxes2: Tensor, eps: float = 1e-7) -> Tenso
         >>> complete_box_iou(torch.tensor([[0, 0, 2, 2]]), torch.tensor([[0, 0, 2, 2], [4, 4, 6, 6]]))
         tensor([[ 1.0000, -0.4444]])
     """
-    return _pairwise(boxes1, boxes2, _COMPLETE, float(eps))
+    return _pairwise("complete_box_iou", boxes1, boxes2, _COMPLETE, float(eps))
 
 
-def _pairwise(boxes1: Tensor, boxes2: Tensor, kind: int, eps: float, fmt: str = "xyxy") -> Tensor:
+def _pairwise(op: str, boxes1: Tensor, boxes2: Tensor, kind: int, eps: float, fmt: str = "xyxy") -> Tensor:
+    check_boxes(op, 2, boxes1=boxes1, boxes2=boxes2)
+    no_forward_mode(op, boxes1, boxes2)
     integers = not boxes1.is_floating_point() and not boxes2.is_floating_point()
     if integers:
         boxes1, boxes2 = boxes1.double(), boxes2.double()  # exact areas, one rounding of the quotient
     elif boxes1.dtype != boxes2.dtype:
-        dtype = torch.promote_types(boxes1.dtype, boxes2.dtype)
+        dtype = promoted(boxes1.dtype, boxes2.dtype)
         boxes1, boxes2 = boxes1.to(dtype), boxes2.to(dtype)
     if fmt != "xyxy":
         boxes1, boxes2 = _to_xyxy(boxes1, fmt), _to_xyxy(boxes2, fmt)
     if boxes1.shape[:-2] != boxes2.shape[:-2] and boxes1.dim() >= 2 and boxes2.dim() >= 2:
-        leading = torch.broadcast_shapes(boxes1.shape[:-2], boxes2.shape[:-2])
+        try:
+            leading = torch.broadcast_shapes(boxes1.shape[:-2], boxes2.shape[:-2])
+        except RuntimeError:
+            raise RuntimeError(
+                f"{op}: leading dimensions must broadcast, got {list(boxes1.shape)} and {list(boxes2.shape)}"
+            ) from None
         boxes1, boxes2 = boxes1.expand(*leading, -1, -1), boxes2.expand(*leading, -1, -1)
     iou: Tensor = torch.ops.retina_ops.box_iou(boxes1, boxes2, kind, eps)
     return iou.float() if integers else iou

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from retina_ops.ops._checks import is_batched, no_forward_mode
 from retina_ops.ops._torchscript import no_torchscript
 
 _INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
@@ -58,6 +59,7 @@ def sigmoid_focal_loss(
         0.4332
     """
     _check_options(alpha, gamma, reduction)
+    no_forward_mode(_OP, inputs)
     per_class = None
     if isinstance(alpha, Tensor):
         if alpha.requires_grad:
@@ -213,7 +215,7 @@ def _backward_reduced(ctx: Any, grad_loss: Tensor | None, _: Tensor | None) -> t
     nothing = (None,) * 7
     if grad_loss is None:
         return None, *nothing
-    if ctx.grad is not None and not torch.is_grad_enabled():
+    if ctx.grad is not None and not torch.is_grad_enabled() and not is_batched(grad_loss):
         # The gradient that the forward wrote, for the first backward; it is given away, so a second one recomputes.
         grad, ctx.grad = ctx.grad, None
         torch.ops.retina_ops.scale_gradient_(grad, grad_loss)

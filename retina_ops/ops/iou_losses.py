@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from retina_ops.ops._checks import check_boxes, is_batched, no_forward_mode
 from retina_ops.ops._torchscript import no_torchscript
 from retina_ops.reference import iou_losses as reference
 
@@ -112,6 +113,8 @@ def _loss(op: str, boxes1: Tensor, boxes2: Tensor, reduction: str, kind: int, ep
         raise ValueError(
             f"Invalid Value for arg 'reduction': '{reduction} \n Supported reduction modes: 'none', 'mean', 'sum'"
         )
+    check_boxes(op, 1, boxes1=boxes1, boxes2=boxes2)
+    no_forward_mode(op, boxes1, boxes2)
     boxes1, boxes2 = (b if b.is_floating_point() else b.float() for b in (boxes1, boxes2))
     if torch.float64 in (boxes1.dtype, boxes2.dtype):
         boxes1, boxes2 = boxes1.double(), boxes2.double()
@@ -223,7 +226,7 @@ def _backward_reduced(ctx: Any, grad_loss: Tensor | None, *_: Tensor | None) -> 
         return None, None, *nothing
     wanted = ctx.needs_input_grad[:2]
     written = all(grad is not None for grad, flag in zip(ctx.grads, wanted, strict=True) if flag)
-    if written and not torch.is_grad_enabled():
+    if written and not torch.is_grad_enabled() and not is_batched(grad_loss):
         # The gradients that the forward wrote, for the first backward; given away, so a second one recomputes.
         grads, ctx.grads = ctx.grads, [None, None]
         for grad, flag in zip(grads, wanted, strict=True):

@@ -65,7 +65,7 @@ def batched_nms(boxes: Tensor, scores: Tensor, idxs: Tensor, iou_threshold: floa
         >>> batched_nms(boxes, torch.tensor([0.8, 0.9, 0.7]), torch.tensor([0, 0, 1]), 0.5)
         tensor([1, 2])
     """
-    kept: Tensor = _nms(boxes, scores, _as_classes(idxs), iou_threshold)
+    kept: Tensor = _nms(boxes, scores, _as_classes(idxs, "batched_nms"), iou_threshold)
     return kept
 
 
@@ -94,13 +94,14 @@ def nms_padded(
         >>> nms_padded(boxes, torch.tensor([0.8, 0.9, 0.7]), 0.5, max_output=4)
         (tensor([ 1,  2, -1, -1]), tensor(2))
     """
-    kept, count = _nms_padded(boxes, scores, None if idxs is None else _as_classes(idxs), iou_threshold, max_output)
+    classes = None if idxs is None else _as_classes(idxs, "nms_padded")
+    kept, count = _nms_padded(boxes, scores, classes, iou_threshold, max_output)
     return kept, count
 
 
-def _as_classes(idxs: Tensor) -> Tensor:
-    if idxs.is_floating_point():
-        raise RuntimeError(f"batched_nms: idxs must be integers, got {idxs.dtype}")
+def _as_classes(idxs: Tensor, op: str) -> Tensor:
+    if idxs.is_floating_point() or idxs.is_complex():
+        raise RuntimeError(f"{op}: idxs must be integers, got {idxs.dtype}")
     return idxs.long()
 
 

@@ -90,8 +90,10 @@ class EmaNormalizer(nn.Module):
         return self.average.clone()  # a loss that is kept must not see the next batch
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> EmaNormalizer:
+        kept = self.average
         super()._apply(fn, recurse)
-        self.average = self.average.float()  # half precision would not move at all near a large average
+        if self.average.dtype != torch.float32:  # half precision would not move at all near a large average
+            self.average = kept.to(self.average.device)
         return self
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any) -> None:

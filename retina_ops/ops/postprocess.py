@@ -76,9 +76,9 @@ def postprocess(
     """
     for name, value in (("topk", topk), ("detections_per_image", detections_per_image)):
         if value < 0:
-            raise ValueError(f"{name} must be at least 0, got {value}")
+            raise ValueError(f"postprocess: {name} must be at least 0, got {value}")
     if len(box_weights) != 4:
-        raise ValueError(f"box_weights must be four numbers (wx, wy, ww, wh), got {len(box_weights)}")
+        raise ValueError(f"postprocess: box_weights must be four numbers (wx, wy, ww, wh), got {len(box_weights)}")
     logits, deltas = as_levels("postprocess", cls_logits, bbox_regression)
     dtype = torch.promote_types(torch.promote_types(anchors.dtype, deltas[0].dtype), torch.float32)
     boxes, scores, labels, counts = torch.ops.retina_ops.postprocess(
@@ -101,7 +101,7 @@ def _sizes(image_sizes: Sequence[tuple[int, int]] | Tensor, device: torch.device
         return image_sizes
     rows = [list(map(float, size)) for size in image_sizes]
     if any(len(row) != 2 for row in rows):
-        raise ValueError(f"image_sizes must be (height, width) of each image, got {image_sizes}")
+        raise ValueError(f"postprocess: image_sizes must be (height, width) of each image, got {image_sizes}")
     return to_device(rows, torch.float64, device) if rows else torch.empty(0, 2, dtype=torch.float64, device=device)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from retina_ops.ops._checks import no_forward_mode
 from retina_ops.ops._head_outputs import as_levels
 from retina_ops.ops._padding import in_one_dtype, pad_boxes, pad_labels
 from retina_ops.ops._retinanet_loss_autograd import BOX_LOSSES
@@ -87,6 +88,7 @@ def retinanet_loss(
     """
     _check_options(alpha, gamma, box_loss, smooth_l1_beta)
     levels = as_levels(_OP, cls_logits, bbox_regression)
+    no_forward_mode(_OP, *levels[0], *levels[1])
     batch = levels[0][0].shape[0]
     for name, values in (("gt_boxes", gt_boxes), ("gt_labels", gt_labels), ("ignore_regions", ignore_regions)):
         if values is not None and (isinstance(values, Tensor) or len(values) != batch):

@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from retina_ops.ops._checks import no_forward_mode
 from retina_ops.ops._torchscript import no_torchscript
 from retina_ops.ops.nms import _check_shapes
 
@@ -69,6 +70,7 @@ def soft_nms(
         raise ValueError(f"soft_nms: min_score must be at least 0, got {min_score}")
     if idxs is not None and idxs.is_floating_point():
         raise RuntimeError(f"soft_nms: idxs must be integers, got {idxs.dtype}")
+    no_forward_mode("soft_nms", scores)
     records = torch.is_grad_enabled()
     if records and boxes.requires_grad:
         raise RuntimeError("soft_nms: boxes take no gradient, got some that require it: pass boxes.detach()")

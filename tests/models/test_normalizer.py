@@ -39,6 +39,8 @@ def test_what_it_returned_does_not_move() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_stays_float32(dtype: torch.dtype) -> None:
+    exact = EmaNormalizer(initial=70001.0).to(dtype)
+    assert exact.average.item() == 70001.0  # which half would round, or make infinite
     normalizer = EmaNormalizer().to(dtype)
     assert normalizer.average.dtype == torch.float32
     for _ in range(200):
