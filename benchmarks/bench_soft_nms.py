@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 from cases import random_boxes
@@ -75,7 +77,7 @@ def run(benchmark, device: str, group: str, function, arguments, idxs: Tensor | 
         benchmark,
         device,
         lambda: function(*arguments, **keywords),
-        operator="soft_nms",
+        operator=re.sub(r", \d+ boxes", "", group),
         size=len(boxes),
         moved=boxes.numel() * 4 + scores.numel() * 4 + written,
         tensor_bytes=boxes.numel() * 4,

@@ -72,18 +72,25 @@ def speedup(axes: plt.Axes, rows: list[Row], run: dict[str, Any]) -> None:
 
 
 def time_against_size(axes: plt.Axes, rows: list[Row], run: dict[str, Any]) -> None:
-    """Operators with more than one size: a line each of ours (solid) and torchvision (dashed)."""
-    lines: dict[tuple[str, str], list[tuple[int, float]]] = defaultdict(list)
+    """Operators of more than one size: a line each of ours (solid) and torchvision (dashed), of one case a size."""
+    lines: dict[tuple[str, str], dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
         if row["row"] in (OURS, "torchvision"):
-            lines[row["operator"], row["row"]].append((row["size"], row["median_ms"]))
-    operators = sorted({operator for (operator, kind), points in lines.items() if kind == OURS and len(points) > 1})
+            lines[row["operator"], row["row"]][row["size"]].append(row["median_ms"])
+    operators = sorted(
+        operator
+        for (operator, kind), sizes in lines.items()
+        if kind == OURS and len(sizes) > 1 and all(len(times) == 1 for times in sizes.values())
+    )
+    colors = plt.get_cmap("tab20").colors  # type: ignore[attr-defined]
     for i, operator in enumerate(operators):
         for kind, style in ((OURS, "o-"), ("torchvision", "s--")):
-            points = sorted(lines.get((operator, kind), []))
-            axes.plot(*zip(*points, strict=True), style, color=f"C{i}", label=f"{operator}, {kind.replace('_', ' ')}")
+            points = sorted((size, times[0]) for size, times in lines.get((operator, kind), {}).items())
+            label = operator if kind == OURS else None
+            axes.plot(*zip(*points, strict=True), style, color=colors[i % len(colors)], label=label, markersize=4)
     axes.set(xscale="log", yscale="log", xlabel="elements or boxes", ylabel=f"median ms, {run['device']}")
-    axes.legend(fontsize=7)
+    axes.set_title("solid: retina_ops, dashed: torchvision", fontsize=9)
+    axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
 
 
 def roofline(axes: plt.Axes, rows: list[Row], run: dict[str, Any]) -> None:
@@ -119,8 +126,11 @@ def step_phases(axes: plt.Axes, rows: list[Row], run: dict[str, Any]) -> None:
     for place, (row, end) in enumerate(zip(rows, left, strict=True)):
         parts = " + ".join(f"{row['phases_ms'][phase]:.4g}" for phase in phases)
         axes.text(end, place, f" {parts} ms", va="center", fontsize=7)
-    axes.set_xlim(0, 1.3 * max(left))
-    axes.set_yticks(range(len(rows)), [f"{row['row']}\n{row['group']}" for row in rows], fontsize=6)
+    axes.set_xlim(0, 1.45 * max(left))
+    cases = [row["group"].removeprefix("training step, ").replace(", bfloat16", "\nbfloat16") for row in rows]
+    axes.set_yticks(
+        range(len(rows)), [f"{row['row']}\n{case}" for row, case in zip(rows, cases, strict=True)], fontsize=6
+    )
     axes.invert_yaxis()
     axes.set_xlabel(f"ms, {run['device']}")
     axes.legend(fontsize=7, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=len(phases))
