@@ -1,6 +1,5 @@
 // exp, log, log1p and atan as short polynomials: branch-free, so that the CPU compiler vectorises them, and one source
-// for every instruction set and for CUDA. Those of doubles stand in elementary_double.h. Includes no torch
-// header.
+// for every instruction set and for CUDA. Those of doubles stand in elementary_double.h. Includes no torch header.
 //
 // The coefficients minimise the largest relative error over the interval (Remez exchange); with the rounding of the
 // evaluation, exp_bounded is within 2e-7, log1p_ratio and arctangent_unit within 3e-7 of the true value; in CoarseMath

@@ -36,6 +36,7 @@ def encode_boxes(reference_boxes: Tensor, proposals: Tensor, weights: Sequence[f
         >>> encode_boxes(torch.tensor([[2.0, 0.0, 6.0, 4.0]]), torch.tensor([[0.0, 0.0, 4.0, 4.0]]))
         tensor([[0.5000, 0.0000, 0.0000, 0.0000]])
     """
+    check_boxes("encode_boxes", 1, reference_boxes=reference_boxes, proposals=proposals)
     reference_boxes, proposals = _fit(reference_boxes, proposals, "encode_boxes")
     deltas: Tensor = torch.ops.retina_ops.encode_boxes(reference_boxes, proposals, *_four(weights, "encode_boxes"))
     return deltas
@@ -70,6 +71,7 @@ def decode_boxes(
         >>> decode_boxes(torch.tensor([[0.5, 0.0, 0.0, 0.0]]), torch.tensor([[0.0, 0.0, 4.0, 4.0]]), image_size=(4, 5))
         tensor([[2., 0., 5., 4.]])
     """
+    check_boxes("decode_boxes", 1, rel_codes=rel_codes, boxes=boxes)
     rel_codes, boxes = _fit(rel_codes, boxes, "decode_boxes")
     height, width = (-1.0, -1.0) if image_size is None else _size(image_size)
     decoded: Tensor = torch.ops.retina_ops.decode_boxes(
@@ -92,8 +94,6 @@ def _four(weights: Sequence[float], op: str) -> tuple[float, ...]:
 
 def _fit(codes: Tensor, proposals: Tensor, op: str) -> tuple[Tensor, Tensor]:
     """The arguments with dtypes and shapes that the operator takes: one dtype, or half codes beside float32."""
-    first, second = ("reference_boxes", "proposals") if op == "encode_boxes" else ("rel_codes", "boxes")
-    check_boxes(op, 1, **{first: codes, second: proposals})
     no_forward_mode(op, codes, proposals)
     if codes.dtype != proposals.dtype:
         dtype = promoted(codes.dtype, proposals.dtype)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from retina_ops.ops._checks import no_forward_mode
 from retina_ops.ops._torchscript import no_torchscript
-from retina_ops.ops.nms import _check_shapes
+from retina_ops.ops.nms import _as_classes, _check_shapes
 
 _soft_nms = torch.ops.retina_ops.soft_nms.default
 
@@ -68,13 +68,11 @@ def soft_nms(
         raise ValueError(f"soft_nms: sigma must be positive and finite, got {sigma}")
     if not min_score >= 0:
         raise ValueError(f"soft_nms: min_score must be at least 0, got {min_score}")
-    if idxs is not None and idxs.is_floating_point():
-        raise RuntimeError(f"soft_nms: idxs must be integers, got {idxs.dtype}")
+    classes = None if idxs is None else _as_classes(idxs, "soft_nms")
     no_forward_mode("soft_nms", scores)
     records = torch.is_grad_enabled()
     if records and boxes.requires_grad:
         raise RuntimeError("soft_nms: boxes take no gradient, got some that require it: pass boxes.detach()")
-    classes = None if idxs is None else idxs.long()
     keep, decayed, decays = _soft_nms(
         boxes, scores.detach(), classes, iou_threshold, method == "gaussian", sigma, min_score
     )
