@@ -75,20 +75,31 @@ union Pack {
   __device__ __forceinline__ Pack() {}
 };
 
-// Reads up to kCount elements from `from`; in the widest accesses where all are there and the address allows it.
-template <int kCount, class T, class A>
-__device__ __forceinline__ void load_pack(const T* from, int64_t available, bool aligned, A (&to)[kCount]) {
+// Reads up to kCount elements from `from`, zeros for the rest; in the widest accesses where all are there and the
+// address allows it. Not converted, so that a pack that is read ahead takes no more registers than its bytes.
+template <int kCount, class T>
+__device__ __forceinline__ Pack<T, kCount> read_pack(const T* from, int64_t available, bool aligned) {
+  Pack<T, kCount> pack;
   if (Pack<T, kCount>::kFits && aligned && available >= kCount) {
-    Pack<T, kCount> pack;
     const auto* words = reinterpret_cast<const typename Pack<T, kCount>::Word*>(from);
 #pragma unroll
     for (int i = 0; i < Pack<T, kCount>::kWords; ++i) pack.words[i] = words[i];
-#pragma unroll
-    for (int i = 0; i < kCount; ++i) to[i] = to_arithmetic(pack.values[i]);
   } else {
 #pragma unroll
-    for (int i = 0; i < kCount; ++i) to[i] = i < available ? static_cast<A>(to_arithmetic(from[i])) : A(0);
+    for (int i = 0; i < kCount; ++i) pack.values[i] = i < available ? from[i] : from_arithmetic<T>(ArithmeticOf<T>(0));
   }
+  return pack;
+}
+
+template <int kCount, class T, class A>
+__device__ __forceinline__ void convert_pack(const Pack<T, kCount>& pack, A (&to)[kCount]) {
+#pragma unroll
+  for (int i = 0; i < kCount; ++i) to[i] = static_cast<A>(to_arithmetic(pack.values[i]));
+}
+
+template <int kCount, class T, class A>
+__device__ __forceinline__ void load_pack(const T* from, int64_t available, bool aligned, A (&to)[kCount]) {
+  convert_pack(read_pack<kCount>(from, available, aligned), to);
 }
 
 template <int kCount, class T, class A>

@@ -91,7 +91,7 @@ template <class T, Gamma G, int kOrder, class Math>
 RETINA_OPS_HOST_DEVICE FocalTerms<T> focal_hard(T z, T e, double gamma_value) {
   const T gamma = exponent_of<T, G>(gamma_value);
   const T ratio = log1p_ratio<Math>(e);
-  const T v = quotient(T(1), T(1) + e);
+  const T v = reciprocal(T(1) + e);
   const T ev = e * v;
   const bool is_above = z > T(0);  // one comparison for all that depends on the sign; false for NaN
   const T p = is_above ? v : ev;
@@ -115,7 +115,7 @@ RETINA_OPS_HOST_DEVICE FocalTerms<T> focal_hard(T z, T e, double gamma_value) {
 template <class T, Gamma G, int kOrder, class Math>
 RETINA_OPS_HOST_DEVICE FocalTerms<T> focal_soft(T x, T t, T e, double gamma_value) {
   const T gamma = static_cast<T>(gamma_value);  // as a constant it makes ptxas spill on sm_120
-  const T v = quotient(T(1), T(1) + e);
+  const T v = reciprocal(T(1) + e);
   const T ev = e * v;
   const T p = x < T(0) ? ev : v;
   const T q = x < T(0) ? v : ev;

@@ -8,7 +8,7 @@
 #include "common/block.cuh"
 #include "common/divider.cuh"
 #include "common/vector.cuh"
-#include "focal_loss/focal_loss.h"
+#include "focal_loss/focal_loss_pack.cuh"
 
 namespace retina_ops {
 
@@ -17,7 +17,12 @@ constexpr int kFocalThreads = 256;
 constexpr int kFocalResidentBlocks = 3;  // of the reducing kernel: 80 registers
 template <Gamma G, int kOrder>
 constexpr int kFocalElementBlocks = G == Gamma::kAny || kOrder == 2 ? 2 : 3;
-constexpr int64_t kFocalMaxBlocks = 2048;  // of the reducing kernel: fixed, so that sums do not depend on the device
+template <class T, Gamma G>
+constexpr int kFocalRowBlocks = sizeof(T) == 8     ? 2
+                                : G == Gamma::kAny ? 2
+                                                   : 4;
+// Of the reducing kernels: fixed, so that sums do not depend on the device; four waves of four a multiprocessor of 132.
+constexpr int64_t kFocalMaxBlocks = 2112;
 
 // One call of the operator. Arrays are contiguous.
 template <class T, class TargetT>
@@ -38,10 +43,6 @@ struct FocalKernelArguments {
   double gamma;
   bool aligned;  // logits, soft targets, upstream, value and derivative allow 16-byte accesses
 };
-
-// Logits in one 16-byte access.
-template <class T>
-constexpr int kFocalPack = 16 / sizeof(T);
 
 // Losses and derivatives, weighted, of one pack with class-index targets.
 template <class T, Gamma G, int kOrder>
@@ -154,6 +155,57 @@ __global__ void __launch_bounds__(kFocalThreads, kFocalResidentBlocks)
       for (int i = 0; i < kPack; ++i) derivative[i] *= scale;
       store_pack(a.derivative + at, a.n - at, a.aligned, derivative);
     }
+  }
+  double total = 0.0;
+  if (!grid_sum<kFocalThreads>(sum, partial, done, total)) return;
+  *result = static_cast<A>(a.counted != nullptr ? total / static_cast<double>(*a.counted) : total);
+}
+
+// The same for class-index targets of rows no shorter than a pack, with one alpha: what is asked of the operator as a
+// rule. Every logit is taken as a negative's, and the few others are put right after. The next pack is on its way while
+// one is computed. launch: as above.
+template <class T, Gamma G, bool kWithGrad>
+__global__ void __launch_bounds__(kFocalThreads, kFocalRowBlocks<T, G>)
+    focal_loss_rows_kernel(FocalKernelArguments<T, int64_t> a, double* partial, unsigned* done,
+                           ArithmeticOf<T>* result) {
+  using A = ArithmeticOf<T>;
+  using Math = PackMath<T>;
+  constexpr int kPack = kFocalPack<T>;
+  const A scale = a.counted == nullptr ? A(1) : *a.counted == 0 ? A(0) : quotient(A(1), static_cast<A>(*a.counted));
+  const PackWeights<A> weights = pack_weights<A>(a.alpha, scale);
+  const int classes = static_cast<int>(a.classes.divisor);
+  const int64_t rows = a.classes(a.n);
+  const int64_t stride = static_cast<int64_t>(gridDim.x) * kFocalThreads * kPack;
+  int64_t at = a.first + (static_cast<int64_t>(blockIdx.x) * kFocalThreads + threadIdx.x) * kPack;
+  RowCursor cursor(a.classes, at, stride);
+  double sum = 0.0;
+  Pack<T, kPack> next;
+  int64_t label = 0;
+  if (at < a.n) {
+    next = read_pack<kPack>(a.logits + at, a.n - at, a.aligned);
+    label = a.targets[cursor.row];
+  }
+  while (at < a.n) {
+    A x[kPack], loss[kPack], derivative[kPack];
+    convert_pack(next, x);
+    const int left = classes - cursor.column;  // elements to the end of the row
+    PackTargets targets = row_targets<kPack>(label, classes, a.ignore_index, cursor.column, 0);
+    if (left < kPack) {
+      targets.keep_before(left);
+      if (cursor.row + 1 < rows) {
+        targets.add(row_targets<kPack>(a.targets[cursor.row + 1], classes, a.ignore_index, 0, left));
+      }
+    }
+    if (a.n - at < kPack) targets.ignore_from(static_cast<int>(a.n - at));
+    const int64_t here = at;
+    at += stride;
+    cursor.advance(classes);
+    if (at < a.n) {
+      next = read_pack<kPack>(a.logits + at, a.n - at, a.aligned);
+      label = a.targets[cursor.row];
+    }
+    sum += static_cast<double>(pack_loss<G, Math>(x, targets, weights, a.gamma, loss, derivative));
+    if constexpr (kWithGrad) store_pack(a.derivative + here, a.n - here, a.aligned, derivative);
   }
   double total = 0.0;
   if (!grid_sum<kFocalThreads>(sum, partial, done, total)) return;

@@ -6,7 +6,7 @@
 
 namespace retina_ops {
 
-constexpr int kNmsCompactThreads = 1024;
+constexpr int kNmsCompactThreads = 256;
 
 // Arrays on the device. Words are 32 bits of one box each.
 struct NmsDevice {
@@ -25,7 +25,7 @@ struct NmsDevice {
   int64_t* sorted_classes;  // [n]; unused without classes
   uint32_t* struck;         // [words]
   uint32_t* kept;           // [words]
-  uint64_t* mask;           // [nms_mask_rows(n), kNmsWords]
+  uint64_t* mask;           // [ceil(rows / kNmsTile), rows], rows = nms_mask_rows(n)
   uint32_t* by_score;       // [words] zero; unused without classes
   cudaStream_t stream;
 };
@@ -56,15 +56,17 @@ const uint32_t* launch_nms_bits(const NmsDevice& d) {
     case Dtype::kFloat16: launch_nms_gather<T, __half>(d, sorted); break;
     case Dtype::kBFloat16: launch_nms_gather<T, __nv_bfloat16>(d, sorted); break;
   }
+  const int stride = static_cast<int>(nms_mask_rows(d.n - d.first));
   for (int64_t begin = d.first; begin < d.n; begin += kNmsChunk) {
     const int64_t rows = d.n - begin < kNmsChunk ? d.n - begin : kNmsChunk;
     const int64_t tiles = ceil_div<int64_t>(rows, kNmsTile);
-    launch(nms_mask_kernel<A>, dim3(static_cast<unsigned>(tiles * kNmsWords)), dim3(kNmsTile), 0, d.stream, sorted,
-           begin, d.mask);
-    launch(nms_sweep_kernel<A>, dim3(1), dim3(kNmsThreads), 0, d.stream, sorted, begin, d.mask);
+    launch(nms_mask_kernel<A>, dim3(static_cast<unsigned>(tiles * (stride / kNmsTile))), dim3(kNmsTile), 0, d.stream,
+           sorted, begin, d.mask, stride);
+    launch(nms_sweep_kernel<A>, dim3(1), dim3(kNmsThreads), 0, d.stream, sorted, begin, d.mask, stride);
     const int64_t end = begin + kNmsChunk;
     if (end < d.n) {
-      launch(nms_suppress_kernel<A>, dim3(nms_blocks(d.n - end)), dim3(kNmsThreads), 0, d.stream, sorted, begin, end);
+      launch(nms_suppress_kernel<A>, dim3(nms_blocks(d.n - end) * (kNmsChunk / kNmsThreads)), dim3(kNmsThreads), 0,
+             d.stream, sorted, begin, end);
     }
   }
   if (d.rank == nullptr) return d.kept;
@@ -82,8 +84,9 @@ inline void launch_nms(const NmsDevice& d, int64_t* output, int64_t max_output, 
     case Dtype::kFloat16: bits = launch_nms_bits<__half>(d); break;
     case Dtype::kBFloat16: bits = launch_nms_bits<__nv_bfloat16>(d); break;
   }
-  launch(nms_compact_kernel<kNmsCompactThreads>, dim3(1), dim3(kNmsCompactThreads), 0, d.stream, bits, d.order, d.first,
-         d.n, output, max_output, count);
+  launch(nms_compact_kernel<kNmsCompactThreads>,
+         dim3(static_cast<unsigned>(ceil_div<int64_t>(d.n - d.first, kNmsCompactThreads))), dim3(kNmsCompactThreads), 0,
+         d.stream, bits, d.order, d.first, d.n, output, max_output, count);
 }
 
 }  // namespace retina_ops

@@ -37,7 +37,8 @@ std::tuple<Tensor, Tensor> run(const Tensor& boxes, const Tensor& scores, const 
   const Tensor sorted = torch::stable::new_empty(boxes, {n, 4}, is_double ? ScalarType::Double : ScalarType::Float);
   const Tensor sorted_classes = torch::stable::new_empty(boxes, {idxs ? n : 0}, ScalarType::Long);
   const Tensor bits = torch::stable::new_zeros(boxes, {3, words}, ScalarType::Int);
-  const Tensor mask = torch::stable::new_empty(boxes, {nms_mask_rows(n), kNmsWords}, ScalarType::Long);
+  const Tensor mask =
+      torch::stable::new_empty(boxes, {nms_mask_rows(n) / kNmsTile, nms_mask_rows(n)}, ScalarType::Long);
   auto* words32 = reinterpret_cast<uint32_t*>(bits.mutable_data_ptr<int32_t>());
   NmsDevice device{};
   device.boxes = contiguous_boxes.const_data_ptr();

@@ -70,6 +70,7 @@ __attribute__((noinline)) T atomic(T* memory, Function function) {
 
 }  // namespace emulator
 
+#define __shfl_sync(mask, value, from) ::emulator::shuffle(mask, value, from, EMULATOR_HERE)
 #define __shfl_xor_sync(mask, value, bits) ::emulator::shuffle(mask, value, ::emulator::lane() ^ (bits), EMULATOR_HERE)
 #define __shfl_up_sync(mask, value, by) ::emulator::shuffle(mask, value, ::emulator::lane() - (by), EMULATOR_HERE)
 #define __shfl_down_sync(mask, value, by) ::emulator::shuffle(mask, value, ::emulator::lane() + (by), EMULATOR_HERE)

@@ -25,6 +25,7 @@ def nms(
     count = torch.zeros((), dtype=torch.int64)
     order = scores.sort(stable=True, descending=True).indices
     words = -(-n // 32)
+    rows = min(-(-n // 64) * 64, 4096)
     bits = [torch.zeros(words, dtype=torch.int32) for _ in range(3)]
     rank = classes[order].sort(stable=True).indices if classes is not None else None
     scalars = {"box_dtype": DTYPES[boxes.dtype], "score_dtype": DTYPES[scores.dtype], "threshold": threshold, "n": n}
@@ -40,7 +41,7 @@ def nms(
         "struck": Array(bits[0], False),
         "kept": Array(bits[1], False),
         "by_score": bits[2],
-        "mask": Array(torch.empty(min(-(-n // 64) * 64, 4096), 64, dtype=torch.int64), False),
+        "mask": Array(torch.empty(rows // 64, rows, dtype=torch.int64), False),
         "output": Array(output, False),
         "count": Array(count, False),
     }

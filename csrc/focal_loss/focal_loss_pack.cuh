@@ -1,0 +1,134 @@
+// The focal loss of one 16-byte pack of logits with hard targets: all are taken as negatives, which nearly all are, and
+// the few that are positive, ignored or of a bad label are put right after. No torch.
+#pragma once
+
+#include "common/divider.cuh"
+#include "common/vector.cuh"
+#include "focal_loss/focal_loss.h"
+
+namespace retina_ops {
+
+// Logits in one 16-byte access.
+template <class T>
+constexpr int kFocalPack = 16 / sizeof(T);
+
+// How exactly a pack is computed: as its dtype can hold.
+template <class T>
+using PackMath = std::conditional_t<sizeof(T) == 2, CoarseMath, FusedMath>;
+
+// Where a thread's packs lie in rows, kept by addition: a division a pack would cost as much as two of its logits.
+struct RowCursor {
+  int64_t row;
+  int column;
+  int64_t row_step;
+  int column_step;
+
+  __device__ __forceinline__ RowCursor(const Divider& classes, int64_t at, int64_t stride) {
+    row = classes(at);
+    column = static_cast<int>(at - row * classes.divisor);
+    row_step = classes(stride);
+    column_step = static_cast<int>(stride - row_step * classes.divisor);
+  }
+  __device__ __forceinline__ void advance(int classes) {
+    row += row_step;
+    column += column_step;
+    if (column >= classes) {
+      column -= classes;
+      ++row;
+    }
+  }
+};
+
+// The elements of a pack that are no plain negatives, a bit each.
+struct PackTargets {
+  unsigned positive;
+  unsigned ignored;
+  unsigned bad;
+
+  __device__ __forceinline__ bool any() const { return (positive | ignored | bad) != 0; }
+  // Nothing of the elements from `end` on.
+  __device__ __forceinline__ void keep_before(int end) {
+    const unsigned mask = (1u << end) - 1u;
+    positive &= mask;
+    ignored &= mask;
+    bad &= mask;
+  }
+  __device__ __forceinline__ void add(const PackTargets& other) {
+    positive |= other.positive;
+    ignored |= other.ignored;
+    bad |= other.bad;
+  }
+  __device__ __forceinline__ void ignore_from(int begin) {
+    keep_before(begin);
+    ignored |= ~0u << begin;
+  }
+};
+
+// Of a row with this label, whose class `column` is the pack's element `first`.
+template <int kPack>
+__device__ __forceinline__ PackTargets row_targets(int64_t label, int classes, int64_t ignore_index, int column,
+                                                   int first) {
+  const unsigned all = ~0u << first;
+  if (label == ignore_index) return {0u, all, 0u};
+  if (static_cast<uint64_t>(label) > static_cast<uint64_t>(classes)) return {0u, 0u, all};
+  const int element =
+      static_cast<int>(label) - column + first;  // of the label's class; the background's is past the row
+  return {element >= first && element < kPack && static_cast<int>(label) < classes ? 1u << element : 0u, 0u, 0u};
+}
+
+// What losses and derivatives are multiplied by.
+template <class A>
+struct PackWeights {
+  A negative_loss;
+  A positive_loss;
+  A negative_derivative;
+  A positive_derivative;
+};
+
+// alpha < 0: none. scale: of the derivatives.
+template <class A>
+__device__ __forceinline__ PackWeights<A> pack_weights(A alpha, A scale) {
+  const A positive = alpha < A(0) ? A(1) : alpha;
+  const A negative = alpha < A(0) ? A(1) : A(1) - alpha;
+  return {negative, positive, negative * scale, positive * scale};
+}
+
+// Sum of the pack's weighted losses; its weighted derivatives by the logits. loss: workspace.
+template <Gamma G, class Math, class A, int kPack>
+__device__ __forceinline__ A pack_loss(const A (&x)[kPack], const PackTargets& targets, const PackWeights<A>& weights,
+                                       double gamma, A (&loss)[kPack], A (&derivative)[kPack]) {
+#pragma unroll
+  for (int i = 0; i < kPack; ++i) {
+    const FocalTerms<A> terms = focal_hard<A, G, 1, Math>(-x[i], focal_exponential<A, Math>(x[i]), gamma);
+    loss[i] = terms.loss;
+    derivative[i] = -terms.derivative * weights.negative_derivative;
+  }
+  A of_positives = A(0);
+  if (targets.any()) {
+    for (unsigned rest = targets.positive; rest != 0; rest &= rest - 1) {
+      A its = A(0);
+#pragma unroll
+      for (int i = 0; i < kPack; ++i) its = (rest & (0u - rest)) == 1u << i ? x[i] : its;
+      const FocalTerms<A> terms = focal_hard<A, G, 1, Math>(its, focal_exponential<A, Math>(its), gamma);
+      of_positives += terms.loss * weights.positive_loss;
+#pragma unroll
+      for (int i = 0; i < kPack; ++i) {
+        const bool here = (rest & (0u - rest)) == 1u << i;
+        loss[i] = here ? A(0) : loss[i];
+        derivative[i] = here ? terms.derivative * weights.positive_derivative : derivative[i];
+      }
+    }
+#pragma unroll
+    for (int i = 0; i < kPack; ++i) {
+      const bool is_ignored = (targets.ignored >> i & 1u) != 0, is_bad = (targets.bad >> i & 1u) != 0;
+      loss[i] = is_ignored ? A(0) : is_bad ? not_a_number<A>() : loss[i];
+      derivative[i] = is_ignored ? A(0) : is_bad ? not_a_number<A>() : derivative[i];
+    }
+  }
+  A sum = A(0);
+#pragma unroll
+  for (int i = 0; i < kPack; ++i) sum += loss[i];
+  return sum * weights.negative_loss + of_positives;
+}
+
+}  // namespace retina_ops
