@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import pytest
 import torch
-from harness import CudaClock
+from harness import cuda_clock
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--full", action="store_true", help="the sizes and dtypes of the published tables")
+    parser.addoption(
+        "--device", choices=["cpu", "cuda"], help="to run on; default: a GPU, if there is one"
+    )
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "device" in metafunc.fixturenames:
-        metafunc.parametrize("device", ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"])
+        asked = metafunc.config.getoption("--device")
+        metafunc.parametrize("device", [asked or ("cuda" if torch.cuda.is_available() else "cpu")])
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Cases on CUDA are timed by the device's own events."""
     for item in items:
         if getattr(item, "callspec", None) is not None and item.callspec.params.get("device") == "cuda":
-            item.add_marker(pytest.mark.benchmark(timer=CudaClock()))
+            item.add_marker(pytest.mark.benchmark(timer=cuda_clock))
 
 
 @pytest.fixture

@@ -42,9 +42,9 @@ def row_of(entry: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def device_name() -> str:
+def device_name(device: str) -> str:
     """Lower case with dashes: nvidia-h200, or cpu-<model>-<instruction set>-<threads>."""
-    if torch.cuda.is_available():
+    if device == "cuda":
         return _dashes(torch.cuda.get_device_name())
     return f"cpu-{_dashes(_processor())}-{_dashes(torch.backends.cpu.get_cpu_capability())}-{torch.get_num_threads()}"
 
@@ -59,9 +59,9 @@ def _dashes(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
 
 
-def matmul_gigaflops(size: int = 1536) -> float:
+def matmul_gigaflops(device: str) -> float:
     """The rate of a float32 matrix product: what this machine's arithmetic can reach."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    size = 1536 if device == "cpu" else 8192
     a = torch.rand(size, size, device=device)
     times = []
     for _ in range(7):
@@ -138,15 +138,19 @@ def main() -> None:
     parser.add_argument("run", type=Path, help="what pytest --benchmark-json wrote")
     source = json.loads(parser.parse_args().run.read_text())
     commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True).stdout.strip()
+    # All cases of a run are on one device.
+    device = next(
+        (case["params"]["device"] for case in source["benchmarks"] if "device" in (case["params"] or {})), "cpu"
+    )
     run = {
-        "device": device_name(),
+        "device": device_name(device),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "torchvision": torchvision.__version__,
         "python": platform.python_version(),
         "commit": commit or "unknown",
         "date": source["datetime"],
-        "matmul_gigaflops": matmul_gigaflops(),
+        "matmul_gigaflops": matmul_gigaflops(device),
         "rows": [row_of(entry) for entry in source["benchmarks"]],
     }
     RESULTS.mkdir(exist_ok=True)

@@ -18,11 +18,12 @@ constexpr int kFocalResidentBlocks = 3;  // of the reducing kernel: 80 registers
 template <Gamma G, int kOrder>
 constexpr int kFocalElementBlocks = G == Gamma::kAny || kOrder == 2 ? 2 : 3;
 template <class T, Gamma G>
-constexpr int kFocalRowBlocks = sizeof(T) == 8     ? 2
-                                : G == Gamma::kAny ? 2
-                                                   : 4;
+constexpr int kFocalRowBlocks = sizeof(T) == 8 || G == Gamma::kAny ? 2
+                                : sizeof(T) == 4                   ? 4
+                                                                   : 3;
 // Of the reducing kernels: fixed, so that sums do not depend on the device; four waves of four a multiprocessor of 132.
 constexpr int64_t kFocalMaxBlocks = 2112;
+constexpr int64_t kMostFocalClasses = int64_t(1) << 30;  // of focal_loss_rows_kernel: columns are 32-bit
 
 // One call of the operator. Arrays are contiguous.
 template <class T, class TargetT>
@@ -180,31 +181,33 @@ __global__ void __launch_bounds__(kFocalThreads, kFocalRowBlocks<T, G>)
   RowCursor cursor(a.classes, at, stride);
   double sum = 0.0;
   Pack<T, kPack> next;
-  int64_t label = 0;
-  if (at < a.n) {
+  int64_t label = classes, label_after = classes;  // of the pack's row and of the one after it
+  const auto read = [&] {
     next = read_pack<kPack>(a.logits + at, a.n - at, a.aligned);
     label = a.targets[cursor.row];
-  }
+    label_after = classes - cursor.column < kPack && cursor.row + 1 < rows ? a.targets[cursor.row + 1] : classes;
+  };
+  if (at < a.n) read();
   while (at < a.n) {
-    A x[kPack], loss[kPack], derivative[kPack];
+    A x[kPack], derivative[kPack];
     convert_pack(next, x);
-    const int left = classes - cursor.column;  // elements to the end of the row
-    PackTargets targets = row_targets<kPack>(label, classes, a.ignore_index, cursor.column, 0);
-    if (left < kPack) {
-      targets.keep_before(left);
-      if (cursor.row + 1 < rows) {
-        targets.add(row_targets<kPack>(a.targets[cursor.row + 1], classes, a.ignore_index, 0, left));
-      }
-    }
-    if (a.n - at < kPack) targets.ignore_from(static_cast<int>(a.n - at));
-    const int64_t here = at;
+    const int64_t here = at, its_label = label, its_label_after = label_after;
+    const int column = cursor.column;
     at += stride;
     cursor.advance(classes);
-    if (at < a.n) {
-      next = read_pack<kPack>(a.logits + at, a.n - at, a.aligned);
-      label = a.targets[cursor.row];
-    }
-    sum += static_cast<double>(pack_loss<G, Math>(x, targets, weights, a.gamma, loss, derivative));
+    if (at < a.n) read();
+    const bool is_plain = its_label == classes && its_label_after == classes && here + kPack <= a.n;
+    const auto targets_of = [&] {
+      PackTargets targets = row_targets<kPack>(its_label, classes, a.ignore_index, column, 0);
+      const int left = classes - column;  // elements to the end of the row
+      if (left < kPack) {
+        targets.keep_before(left);
+        targets.add(row_targets<kPack>(its_label_after, classes, a.ignore_index, 0, left));
+      }
+      if (a.n - here < kPack) targets.ignore_from(static_cast<int>(a.n - here));
+      return targets;
+    };
+    sum += static_cast<double>(pack_loss<G, Math>(x, is_plain, weights, a.gamma, derivative, targets_of));
     if constexpr (kWithGrad) store_pack(a.derivative + here, a.n - here, a.aligned, derivative);
   }
   double total = 0.0;
@@ -235,7 +238,7 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-// grad[first, n) *= *scale; returns at once where the scale is 1. launch: one thread a pack.
+// grad[first, n) *= *scale; returns at once where the scale is 1, so in few blocks. launch: any number of blocks.
 template <class T>
 __global__ void __launch_bounds__(kFocalThreads)
     scale_gradient_kernel(T* grad, const double* scale, int64_t first, int64_t n, bool aligned) {
@@ -243,13 +246,15 @@ __global__ void __launch_bounds__(kFocalThreads)
   const A factor = static_cast<A>(*scale);
   if (factor == A(1)) return;
   constexpr int kPack = kFocalPack<T>;
-  const int64_t at = first + (static_cast<int64_t>(blockIdx.x) * kFocalThreads + threadIdx.x) * kPack;
-  if (at >= n) return;
-  A values[kPack];
-  load_pack(grad + at, n - at, aligned, values);
+  const int64_t stride = static_cast<int64_t>(gridDim.x) * kFocalThreads * kPack;
+  for (int64_t at = first + (static_cast<int64_t>(blockIdx.x) * kFocalThreads + threadIdx.x) * kPack; at < n;
+       at += stride) {
+    A values[kPack];
+    load_pack(grad + at, n - at, aligned, values);
 #pragma unroll
-  for (int i = 0; i < kPack; ++i) values[i] *= factor;
-  store_pack(grad + at, n - at, aligned, values);
+    for (int i = 0; i < kPack; ++i) values[i] *= factor;
+    store_pack(grad + at, n - at, aligned, values);
+  }
 }
 
 }  // namespace retina_ops

@@ -46,13 +46,33 @@ FocalKernelArguments<T, TargetT> focal_arguments(const FocalProblem& problem, co
   return a;
 }
 
+inline dim3 focal_grid(int64_t blocks) {
+  return dim3(static_cast<unsigned>(blocks < 1 ? 1 : blocks < kFocalMaxBlocks ? blocks : kFocalMaxBlocks));
+}
+
+// The reducing kernel of long rows; false where it does not apply.
+template <class T, Gamma G>
+bool launch_focal_rows(const FocalKernelArguments<T, int64_t>& a, const FocalDevice& device) {
+  const int64_t classes = a.classes.divisor;
+  if (a.alpha_per_class != nullptr || classes < kFocalPack<T> || classes > kMostFocalClasses) return false;
+  const int64_t packs = ceil_div<int64_t>(a.n - a.first, kFocalPack<T>);
+  const auto kernel =
+      a.derivative != nullptr ? focal_loss_rows_kernel<T, G, true> : focal_loss_rows_kernel<T, G, false>;
+  launch(kernel, focal_grid(ceil_div<int64_t>(packs, kFocalThreads)), dim3(kFocalThreads), 0, device.stream, a,
+         device.partial, device.done, static_cast<ArithmeticOf<T>*>(device.result));
+  return true;
+}
+
 template <class T, class TargetT, Gamma G>
 void launch_focal_loss(const FocalProblem& problem, const FocalDevice& device, bool reduced) {
   const FocalKernelArguments<T, TargetT> a = focal_arguments<T, TargetT>(problem, device);
   const int64_t packs = ceil_div<int64_t>(device.n - device.first, kFocalPack<T>);
   const int64_t blocks = ceil_div<int64_t>(packs, kFocalThreads);
   if (reduced) {
-    const dim3 grid(static_cast<unsigned>(blocks < 1 ? 1 : blocks < kFocalMaxBlocks ? blocks : kFocalMaxBlocks));
+    if constexpr (std::is_same_v<TargetT, int64_t>) {
+      if (launch_focal_rows<T, G>(a, device)) return;
+    }
+    const dim3 grid = focal_grid(blocks);
     const auto kernel = a.derivative != nullptr ? focal_loss_reduced_kernel<T, TargetT, G, true>
                                                 : focal_loss_reduced_kernel<T, TargetT, G, false>;
     launch(kernel, grid, dim3(kFocalThreads), 0, device.stream, a, device.partial, device.done,
@@ -100,8 +120,8 @@ inline void launch_focal_count(const int64_t* labels, int64_t first, int64_t row
 template <class T>
 void launch_scale_gradient(void* grad, const double* scale, int64_t first, int64_t n, cudaStream_t stream) {
   const int64_t packs = ceil_div<int64_t>(n - first, kFocalPack<T>);
-  launch(scale_gradient_kernel<T>, dim3(static_cast<unsigned>(ceil_div<int64_t>(packs, kFocalThreads))),
-         dim3(kFocalThreads), 0, stream, static_cast<T*>(grad), scale, first, n, is_aligned(grad, 16));
+  launch(scale_gradient_kernel<T>, focal_grid(ceil_div<int64_t>(packs, kFocalThreads)), dim3(kFocalThreads), 0, stream,
+         static_cast<T*>(grad), scale, first, n, is_aligned(grad, 16));
 }
 
 inline void launch_scale_gradient(void* grad, Dtype dtype, const double* scale, int64_t first, int64_t n,

@@ -45,7 +45,6 @@ struct PackTargets {
   unsigned ignored;
   unsigned bad;
 
-  __device__ __forceinline__ bool any() const { return (positive | ignored | bad) != 0; }
   // Nothing of the elements from `end` on.
   __device__ __forceinline__ void keep_before(int end) {
     const unsigned mask = (1u << end) - 1u;
@@ -93,10 +92,12 @@ __device__ __forceinline__ PackWeights<A> pack_weights(A alpha, A scale) {
   return {negative, positive, negative * scale, positive * scale};
 }
 
-// Sum of the pack's weighted losses; its weighted derivatives by the logits. loss: workspace.
-template <Gamma G, class Math, class A, int kPack>
-__device__ __forceinline__ A pack_loss(const A (&x)[kPack], const PackTargets& targets, const PackWeights<A>& weights,
-                                       double gamma, A (&loss)[kPack], A (&derivative)[kPack]) {
+// Sum of the pack's weighted losses; its weighted derivatives by the logits. is_plain: all are negatives; else
+// targets_of() says what they are.
+template <Gamma G, class Math, class A, int kPack, class TargetsOf>
+__device__ __forceinline__ A pack_loss(const A (&x)[kPack], bool is_plain, const PackWeights<A>& weights, double gamma,
+                                       A (&derivative)[kPack], TargetsOf targets_of) {
+  A loss[kPack];
 #pragma unroll
   for (int i = 0; i < kPack; ++i) {
     const FocalTerms<A> terms = focal_hard<A, G, 1, Math>(-x[i], focal_exponential<A, Math>(x[i]), gamma);
@@ -104,7 +105,8 @@ __device__ __forceinline__ A pack_loss(const A (&x)[kPack], const PackTargets& t
     derivative[i] = -terms.derivative * weights.negative_derivative;
   }
   A of_positives = A(0);
-  if (targets.any()) {
+  if (!is_plain) {
+    const PackTargets targets = targets_of();
     for (unsigned rest = targets.positive; rest != 0; rest &= rest - 1) {
       A its = A(0);
 #pragma unroll
@@ -125,9 +127,9 @@ __device__ __forceinline__ A pack_loss(const A (&x)[kPack], const PackTargets& t
       derivative[i] = is_ignored ? A(0) : is_bad ? not_a_number<A>() : derivative[i];
     }
   }
-  A sum = A(0);
+  A sum = loss[0];
 #pragma unroll
-  for (int i = 0; i < kPack; ++i) sum += loss[i];
+  for (int i = 1; i < kPack; ++i) sum += loss[i];
   return sum * weights.negative_loss + of_positives;
 }
 

@@ -14,13 +14,14 @@ namespace retina_ops {
 enum class BoxLoss { kL1, kSmoothL1, kGeneralized, kDistance, kComplete };
 
 constexpr double kIouLossEps = 1e-7;                      // torchvision's
+constexpr int64_t kBackgroundMatch = -1;                  // match of an anchor without a box
 constexpr int64_t kIgnoredAnchor = -1;                    // class target of an anchor that counts nothing
 constexpr int64_t kMostClasses = (int64_t(1) << 31) - 1;  // class targets fit 32 bits
 constexpr int64_t kBadLabel = -2;                         // of one whose box has a label outside [0, K)
 
 // Class target of an anchor: its box's label, K for background, or kIgnoredAnchor. labels: [capacity] of its image.
 RETINA_OPS_HOST_DEVICE int64_t class_target(int64_t match, const int64_t* labels, int64_t capacity, int64_t classes) {
-  if (match < 0) return match == -1 ? classes : kIgnoredAnchor;
+  if (match < 0) return match == kBackgroundMatch ? classes : kIgnoredAnchor;
   if (match >= capacity) return kBadLabel;
   const int64_t label = labels[match];
   return label >= 0 && label < classes ? label : kBadLabel;

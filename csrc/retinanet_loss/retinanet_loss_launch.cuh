@@ -1,8 +1,9 @@
 // Chooses and launches the two kernels of the RetinaNet loss. No torch.
 #pragma once
 
+#include "retinanet_loss/retinanet_loss_box_kernels.cuh"
 #include "retinanet_loss/retinanet_loss_cpu.h"
-#include "retinanet_loss/retinanet_loss_kernels.cuh"
+#include "retinanet_loss/retinanet_loss_logit_kernels.cuh"
 
 namespace retina_ops {
 

@@ -15,11 +15,13 @@ import shutil
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 EXERCISE = [sys.executable, str(ROOT / "tests" / "gpu" / "exercise.py")]
+DTYPES = ("float32", "float64", "float16", "bfloat16")
 TOOLS = ("memcheck", "racecheck", "initcheck", "synccheck")
 LIMIT_S = 8 * 60  # a stage
 
@@ -58,21 +60,28 @@ def tests(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def sanitizer(tool: str) -> Any:
+    """Every kernel under a tool of compute-sanitizer, a process a dtype: its slowdown is of the launches."""
+
     def stage(options: argparse.Namespace) -> dict[str, Any]:
         program = shutil.which("compute-sanitizer") or shutil.which("/usr/local/cuda/bin/compute-sanitizer")
         if program is None:
             raise Unavailable("compute-sanitizer is not installed")
-        try:
-            out = run([program, "--tool", tool, "--error-exitcode", "9", *EXERCISE, "kernels"],
-                      PYTORCH_NO_CUDA_MEMORY_CACHING="1")  # fmt: skip
-        except RuntimeError as error:
-            if "not supported" in str(error) or "Unable to" in str(error):
-                raise Unavailable(str(error)[-500:]) from None
-            raise
-        summary = re.search(r"ERROR SUMMARY: .*|RACECHECK SUMMARY: .*", out)
-        if summary is None:
-            raise Unavailable(f"{tool} printed no summary: {out[-500:]}")
-        return {"summary": summary[0]}
+
+        def of(dtype: str) -> str:
+            try:
+                out = run([program, "--tool", tool, "--error-exitcode", "9", *EXERCISE, "kernels", f"torch.{dtype}"],
+                          PYTORCH_NO_CUDA_MEMORY_CACHING="1")  # fmt: skip
+            except RuntimeError as error:
+                if "not supported" in str(error) or "Unable to" in str(error):
+                    raise Unavailable(str(error)[-500:]) from None
+                raise
+            summary = re.search(r"ERROR SUMMARY: .*|RACECHECK SUMMARY: .*", out)
+            if summary is None:
+                raise Unavailable(f"{tool} printed no summary: {out[-500:]}")
+            return summary[0]
+
+        with ThreadPoolExecutor() as pool:
+            return {"summary": dict(zip(DTYPES, pool.map(of, DTYPES), strict=True))}
 
     return stage
 

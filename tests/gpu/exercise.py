@@ -1,13 +1,13 @@
 """Every CUDA kernel at small shapes, for compute-sanitizer; determinism; equality with the CPU. Needs a GPU.
 
-PYTHONPATH=.:tests python tests/gpu/exercise.py kernels | determinism | equality | graph
+PYTHONPATH=.:tests python tests/gpu/exercise.py kernels [dtype ...] | determinism | equality | graph
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from boxes import odd_boxes, random_boxes
@@ -151,10 +151,10 @@ def check_graph() -> dict[str, object]:
     return {"replays": replays}
 
 
-def kernels(device: str = "cuda") -> list[Tensor]:
-    """All of them, all dtypes, sizes around warps, vectors and blocks."""
+def kernels(device: str = "cuda", dtypes: Sequence[torch.dtype] | None = None) -> list[Tensor]:
+    """All of them, sizes around warps, vectors and blocks."""
     results: list[Tensor] = []
-    for dtype in DTYPES:
+    for dtype in DTYPES if dtypes is None else dtypes:
         for rows, classes in SIZES:
             results += focal_loss(rows, classes, dtype, device)
         for count in (0, 1, 31, 64, 65, 300, 1100):
@@ -167,8 +167,9 @@ def kernels(device: str = "cuda") -> list[Tensor]:
     return results
 
 
-def check_kernels() -> dict[str, object]:
-    return {"tensors": len(kernels())}
+def check_kernels(*names: str) -> dict[str, object]:
+    """Of the dtypes with these names, or of all."""
+    return {"tensors": len(kernels(dtypes=[dtype for dtype in DTYPES if not names or str(dtype) in names]))}
 
 
 def check_determinism(runs: int = 100) -> dict[str, object]:
@@ -218,6 +219,6 @@ if __name__ == "__main__":
         "equality": check_equality,
         "graph": check_graph,
     }
-    figures = checks[sys.argv[1]]()
+    figures = checks[sys.argv[1]](*sys.argv[2:])
     torch.cuda.synchronize()
     print(json.dumps(figures))
