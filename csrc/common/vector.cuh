@@ -119,6 +119,43 @@ __device__ __forceinline__ void store_pack(T* to, int64_t available, bool aligne
   }
 }
 
+// The same for packs of 16 bytes at addresses that are multiples of `access` bytes, 16, 8 or 4 (else by elements).
+template <int kCount, class T>
+__device__ __forceinline__ Pack<T, kCount> read_plane(const T* from, int64_t available, int access) {
+  static_assert(sizeof(T) * kCount == 16, "a pack is one uint4");
+  if (available < kCount || access == 16 || access < 4) return read_pack<kCount>(from, available, access == 16);
+  Pack<T, kCount> pack;
+  if (access == 8) {
+    const auto* words = reinterpret_cast<const uint2*>(from);
+    const uint2 low = words[0], high = words[1];
+    pack.words[0] = uint4{low.x, low.y, high.x, high.y};
+  } else {
+    const auto* words = reinterpret_cast<const uint32_t*>(from);
+    pack.words[0] = uint4{words[0], words[1], words[2], words[3]};
+  }
+  return pack;
+}
+
+template <int kCount, class T, class A>
+__device__ __forceinline__ void store_plane(T* to, int64_t available, int access, const A (&from)[kCount]) {
+  if (available < kCount || access == 16 || access < 4) return store_pack(to, available, access == 16, from);
+  Pack<T, kCount> pack;
+#pragma unroll
+  for (int i = 0; i < kCount; ++i) pack.values[i] = from_arithmetic<T>(from[i]);
+  const uint4 word = pack.words[0];
+  if (access == 8) {
+    auto* words = reinterpret_cast<uint2*>(to);
+    words[0] = uint2{word.x, word.y};
+    words[1] = uint2{word.z, word.w};
+  } else {
+    auto* words = reinterpret_cast<uint32_t*>(to);
+    words[0] = word.x;
+    words[1] = word.y;
+    words[2] = word.z;
+    words[3] = word.w;
+  }
+}
+
 inline bool is_aligned(const void* pointer, size_t bytes) { return reinterpret_cast<uintptr_t>(pointer) % bytes == 0; }
 
 }  // namespace retina_ops

@@ -22,7 +22,7 @@ constexpr int kFocalRowBlocks = sizeof(T) == 8 || G == Gamma::kAny ? 2
                                 : sizeof(T) == 4                   ? 4
                                                                    : 3;
 // Of the reducing kernels: fixed, so that sums do not depend on the device; four waves of four a multiprocessor of 132.
-constexpr int64_t kFocalMaxBlocks = 2112;
+constexpr int64_t kFocalMaxBlocks = 6336;
 constexpr int64_t kMostFocalClasses = int64_t(1) << 30;  // of focal_loss_rows_kernel: columns are 32-bit
 
 // One call of the operator. Arrays are contiguous.

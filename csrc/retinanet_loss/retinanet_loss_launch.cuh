@@ -1,6 +1,8 @@
 // Chooses and launches the two kernels of the RetinaNet loss. No torch.
 #pragma once
 
+#include <cstdlib>
+
 #include "retinanet_loss/retinanet_loss_box_kernels.cuh"
 #include "retinanet_loss/retinanet_loss_cpu.h"
 #include "retinanet_loss/retinanet_loss_logit_kernels.cuh"
@@ -41,7 +43,13 @@ int64_t loss_levels(LossArguments<T>& a, const RetinanetLossProblem& problem, co
   const int64_t images = levels.batch - first_image;
   for (int l = 0; l < levels.count; ++l) total += images * work(levels.level[l]);
   const int64_t wanted = ceil_div<int64_t>(total, kLossThreads);
-  const int64_t shared = wanted < kLossMaxBlocks ? wanted : kLossMaxBlocks;
+#ifdef RETINA_TUNE
+  const char* tune = std::getenv("TUNE_BLOCKS");
+  const int64_t most = tune != nullptr ? std::atoll(tune) : kLossMaxBlocks;
+#else
+  const int64_t most = kLossMaxBlocks;
+#endif
+  const int64_t shared = wanted < most ? wanted : most;
   for (int l = 0; l < levels.count; ++l) {
     const HeadLevel& from = levels.level[l];
     LossLevel<T>& to = a.level[l];
@@ -76,7 +84,9 @@ void launch_retinanet_classification(const RetinanetLossProblem& problem, const 
   for (int l = 0; l < a.count; ++l) {
     LossLevel<T>& level = a.level[l];
     if (!level.is_planar) continue;
-    level.aligned = level.aligned && level.cells % kPack == 0;  // every plane begins at 16 bytes
+    // What every plane's beginning is a multiple of.
+    const int64_t bytes = level.cells * static_cast<int64_t>(sizeof(T));
+    level.access = !level.aligned ? 0 : bytes % 16 == 0 ? 16 : bytes % 8 == 0 ? 8 : bytes % 4 == 0 ? 4 : 0;
     level.by_cells = Divider::of(level.cells > 0 ? ceil_div<int64_t>(level.cells, kPack) : 1);
   }
   a.upstream = device.upstream_classification;

@@ -12,7 +12,7 @@ namespace retina_ops {
 
 constexpr int kLossThreads = 256;
 // Fixed, so that sums do not depend on the device; a few more for rounding. Whole waves of a multiprocessor of 132.
-constexpr int64_t kLossMaxBlocks = 2112;
+constexpr int64_t kLossMaxBlocks = 6336;
 
 // A level as the kernels see it.
 template <class T>
@@ -28,6 +28,7 @@ struct LossLevel {
   Divider by_per_cell;
   bool is_planar;
   bool aligned;  // 16-byte accesses
+  int access;    // planar logits: bytes of an access that every plane allows, 16, 8, 4 or fewer
 };
 
 // What both kernels share. Arrays are contiguous.

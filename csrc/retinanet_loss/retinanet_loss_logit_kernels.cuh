@@ -87,7 +87,8 @@ __device__ __forceinline__ double loss_of_rows(const ClassificationArguments<T>&
   RowCursor cursor(a.classes, at, stride);
   int64_t image = level.by_cells(cursor.row);
   int64_t end = (image + 1) * level.cells;  // the image's rows
-  PackWeights<A> weights = weights_of(a, image);
+  int64_t weighed = image;
+  PackWeights<A> weights = weights_of(a, image);  // of image `weighed`
   double sum = 0.0;
   Pack<T, kPack> next;
   int64_t match = 0, match_after = 0;  // of the pack's row and of the one after it, where it is of the same image
@@ -96,7 +97,6 @@ __device__ __forceinline__ double loss_of_rows(const ClassificationArguments<T>&
     if (cursor.row >= end) {
       image = level.by_cells(cursor.row);
       end = (image + 1) * level.cells;
-      weights = weights_of(a, image);
     }
     const int64_t* its = a.matches + image * (a.anchors - level.cells) + level.first_anchor + cursor.row;
     match = its[0];
@@ -107,7 +107,7 @@ __device__ __forceinline__ double loss_of_rows(const ClassificationArguments<T>&
     A x[kPack], derivative[kPack];
     convert_pack(next, x);
     const int64_t here = at, its_image = image, its_match = match, its_match_after = match_after;
-    const PackWeights<A> its_weights = weights;
+    if (its_image != weighed) weights = weights_of(a, weighed = its_image);
     const int column = cursor.column;
     const int left = classes - column;                             // elements to the end of the row
     const bool is_shared = left < kPack && cursor.row + 1 == end;  // by two images
@@ -125,8 +125,7 @@ __device__ __forceinline__ double loss_of_rows(const ClassificationArguments<T>&
       if (n - here < kPack) targets.ignore_from(static_cast<int>(n - here));
       return targets;
     };
-    sum +=
-        static_cast<double>(pack_loss<G, PackMath<T>>(x, is_plain, its_weights, a.gamma, derivative, targets_of_pack));
+    sum += static_cast<double>(pack_loss<G, PackMath<T>>(x, is_plain, weights, a.gamma, derivative, targets_of_pack));
     if (level.gradient != nullptr) store_pack(level.gradient + here, n - here, level.aligned, derivative);
     if (is_shared) {
       sum += loss_of_elements<T, G>(a, level, here + left, here + kPack < n ? here + kPack : n, 1);
@@ -174,13 +173,13 @@ __device__ __forceinline__ double loss_of_planes(const ClassificationArguments<T
       }
     }
     int64_t at = ((image * level.per_cell + in_cell) * classes + first) * level.cells + cell;
-    Pack<T, kPack> next = read_pack<kPack>(level.values + at, available, level.aligned);
+    Pack<T, kPack> next = read_plane<kPack>(level.values + at, available, level.access);
     for (int k = 0; k < count; ++k) {
       A x[kPack], derivative[kPack];
       convert_pack(next, x);
       const int64_t here = at;
       at += level.cells;
-      if (k + 1 < count) next = read_pack<kPack>(level.values + at, available, level.aligned);
+      if (k + 1 < count) next = read_plane<kPack>(level.values + at, available, level.access);
       const bool is_hit = (hit >> k & 1u) != 0;
       const auto targets_of_plane = [&] {
         PackTargets its = targets;
@@ -192,7 +191,7 @@ __device__ __forceinline__ double loss_of_planes(const ClassificationArguments<T
       };
       sum += static_cast<double>(pack_loss<G, PackMath<T>>(x, !is_hit && (targets.ignored | targets.bad) == 0, weights,
                                                            a.gamma, derivative, targets_of_plane));
-      if (level.gradient != nullptr) store_pack(level.gradient + here, available, level.aligned, derivative);
+      if (level.gradient != nullptr) store_plane(level.gradient + here, available, level.access, derivative);
     }
   }
   return sum;

@@ -1,6 +1,6 @@
 """Every CUDA kernel at small shapes, for compute-sanitizer; determinism; equality with the CPU. Needs a GPU.
 
-PYTHONPATH=.:tests python tests/gpu/exercise.py kernels [dtype ...] | determinism | equality | graph
+PYTHONPATH=.:tests python tests/gpu/exercise.py kernels [dtype ...] | determinism [runs] | equality [cases] | graph
 """
 
 from __future__ import annotations
@@ -172,8 +172,9 @@ def check_kernels(*names: str) -> dict[str, object]:
     return {"tensors": len(kernels(dtypes=[dtype for dtype in DTYPES if not names or str(dtype) in names]))}
 
 
-def check_determinism(runs: int = 100) -> dict[str, object]:
+def check_determinism(times: str = "100") -> dict[str, object]:
     """Bitwise equal results of repeated runs on the same input."""
+    runs = int(times)
 
     def once(function: Callable[..., list[Tensor]], *arguments: object) -> list[Tensor]:
         torch.manual_seed(5)
@@ -185,6 +186,7 @@ def check_determinism(runs: int = 100) -> dict[str, object]:
         *[(suppression, 5_000, dtype, "cuda") for dtype in DTYPES],
         *[(coding, 50_000, dtype, "cuda") for dtype in DTYPES],
         *[(detection, 60, dtype, "cuda") for dtype in DTYPES],
+        *[(fused_loss, 40, dtype, "cuda") for dtype in DTYPES],
     ]
     for function, *arguments in cases:
         first = once(function, *arguments)  # type: ignore[arg-type]
@@ -196,8 +198,9 @@ def check_determinism(runs: int = 100) -> dict[str, object]:
     return {"runs": runs, "cases": len(cases)}
 
 
-def check_equality(cases: int = 1000) -> dict[str, object]:
+def check_equality(times: str = "1000") -> dict[str, object]:
     """Matches and kept indices of CPU and CUDA are the same, bit by bit."""
+    cases = int(times)
     for seed in range(cases):
         dtype = DTYPES[seed % len(DTYPES)]
         count = int(torch.randint(1, 2000, (), generator=torch.Generator().manual_seed(seed)))
