@@ -46,6 +46,19 @@ def test_matches_reference(device: str, shape: tuple[int, int], dtype: torch.dty
         assert (gradient.double() - exact).abs().le(TOLERANCE[dtype] * (exact.abs() + 4 * scale)).all()
 
 
+def gradient_of_clamp_at_its_bound() -> float:
+    """0 or 1, by the release of torch: torchvision's gradient of boxes that touch."""
+    x = torch.zeros((), requires_grad=True)
+    return float(torch.autograd.grad(x.clamp(min=0), x)[0])
+
+
+def touches(a: Tensor, b: Tensor) -> Tensor:
+    """Whether a side of the overlap or of the enclosing box is 0."""
+    overlap = torch.min(a[..., 2:], b[..., 2:]) - torch.max(a[..., :2], b[..., :2])
+    enclosing = torch.max(a[..., 2:], b[..., 2:]) - torch.min(a[..., :2], b[..., :2])
+    return (overlap == 0).any(-1) | (enclosing == 0).any(-1)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_equals_torchvision(device: str, name: str) -> None:
     """Every way two boxes can lie, the ones without area too: values and autograd's gradients, pair by pair.
@@ -58,8 +71,9 @@ def test_equals_torchvision(device: str, name: str) -> None:
         expected = with_gradients(getattr(torchvision.ops, name), a, b)
         torch.testing.assert_close(got[0], expected[0], rtol=1e-12, atol=1e-12, equal_nan=True)
         finite = got[0].isfinite().flatten()
+        decided = ~touches(a, b) | (gradient_of_clamp_at_its_bound() == 0)
         for gradient, theirs in zip(got[1:], expected[1:], strict=True):
-            known = theirs.isfinite()
+            known = theirs.isfinite() & decided[..., None]
             torch.testing.assert_close(gradient[known], theirs[known], rtol=1e-12, atol=1e-12)
             assert gradient[finite].isfinite().all()
 

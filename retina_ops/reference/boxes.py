@@ -31,7 +31,7 @@ def _pairs(boxes1: Tensor, boxes2: Tensor) -> tuple[Tensor, Tensor]:
 
 def _iou_and_union(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     area1, area2 = ((boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1]) for boxes in (a, b))
-    width, height = (torch.min(a[..., 2:], b[..., 2:]) - torch.max(a[..., :2], b[..., :2])).clamp(min=0).unbind(-1)
+    width, height = (torch.min(a[..., 2:], b[..., 2:]) - torch.max(a[..., :2], b[..., :2])).relu().unbind(-1)
     intersection = width * height
     union = area1 + area2 - intersection
     return intersection / union, union
@@ -39,7 +39,7 @@ def _iou_and_union(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
 
 def _enclosing(a: Tensor, b: Tensor) -> Tensor:
     """Width and height of the smallest box around both."""
-    return (torch.max(a[..., 2:], b[..., 2:]) - torch.min(a[..., :2], b[..., :2])).clamp(min=0)
+    return (torch.max(a[..., 2:], b[..., 2:]) - torch.min(a[..., :2], b[..., :2])).relu()
 
 
 def box_iou(boxes1: Tensor, boxes2: Tensor, fmt: str = "xyxy") -> Tensor:
