@@ -19,10 +19,11 @@ template <Gamma G, int kOrder>
 constexpr int kFocalElementBlocks = G == Gamma::kAny || kOrder == 2 ? 2 : 3;
 template <class T, Gamma G>
 constexpr int kFocalRowBlocks = sizeof(T) == 8 || G == Gamma::kAny ? 2
-                                : sizeof(T) == 4                   ? 4
-                                                                   : 3;
-// Of the reducing kernels: fixed, so that sums do not depend on the device; four waves of four a multiprocessor of 132.
-constexpr int64_t kFocalMaxBlocks = 6336;
+                                : sizeof(T) == 4                   ? 3
+                                                                   : 4;
+// Of the reducing kernels: fixed, so that sums do not depend on the device; whole waves of 2, 3 or 4 on each of 132
+// multiprocessors.
+constexpr int64_t kFocalMaxBlocks = 1584;
 constexpr int64_t kMostFocalClasses = int64_t(1) << 30;  // of focal_loss_rows_kernel: columns are 32-bit
 
 // One call of the operator. Arrays are contiguous.
@@ -171,7 +172,7 @@ __global__ void __launch_bounds__(kFocalThreads, kFocalRowBlocks<T, G>)
                            ArithmeticOf<T>* result) {
   using A = ArithmeticOf<T>;
   using Math = PackMath<T>;
-  constexpr int kPack = kFocalPack<T>;
+  constexpr int kPack = kRowPack<T>;
   const A scale = a.counted == nullptr ? A(1) : *a.counted == 0 ? A(0) : quotient(A(1), static_cast<A>(*a.counted));
   const PackWeights<A> weights = pack_weights<A>(a.alpha, scale);
   const int classes = static_cast<int>(a.classes.divisor);

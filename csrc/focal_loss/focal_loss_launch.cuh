@@ -60,8 +60,8 @@ inline dim3 focal_grid(int64_t blocks) {
 template <class T, Gamma G>
 bool launch_focal_rows(const FocalKernelArguments<T, int64_t>& a, const FocalDevice& device) {
   const int64_t classes = a.classes.divisor;
-  if (a.alpha_per_class != nullptr || classes < kFocalPack<T> || classes > kMostFocalClasses) return false;
-  const int64_t packs = ceil_div<int64_t>(a.n - a.first, kFocalPack<T>);
+  if (a.alpha_per_class != nullptr || classes < kRowPack<T> || classes > kMostFocalClasses) return false;
+  const int64_t packs = ceil_div<int64_t>(a.n - a.first, kRowPack<T>);
   const auto kernel =
       a.derivative != nullptr ? focal_loss_rows_kernel<T, G, true> : focal_loss_rows_kernel<T, G, false>;
   launch(kernel, focal_grid(ceil_div<int64_t>(packs, kFocalThreads)), dim3(kFocalThreads), 0, device.stream, a,

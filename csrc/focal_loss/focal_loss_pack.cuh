@@ -1,4 +1,4 @@
-// The focal loss of one 16-byte pack of logits with hard targets: all are taken as negatives, which nearly all are, and
+// The focal loss of a pack of logits with hard targets: all are taken as negatives, which nearly all are, and
 // the few that are positive, ignored or of a bad label are put right after. No torch.
 #pragma once
 
@@ -11,6 +11,9 @@ namespace retina_ops {
 // Logits in one 16-byte access.
 template <class T>
 constexpr int kFocalPack = 16 / sizeof(T);
+// Logits that a thread takes of rows at a time: as many as make what is done once for all of them small.
+template <class T>
+constexpr int kRowPack = sizeof(T) == 8 ? 2 : 8;
 
 // How exactly a pack is computed: as its dtype can hold.
 template <class T>

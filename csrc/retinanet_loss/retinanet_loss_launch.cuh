@@ -9,7 +9,7 @@
 
 namespace retina_ops {
 
-constexpr int64_t kLossPartials = kLossMaxBlocks + kMaxLevels;
+constexpr int64_t kLossPartials = kPlanarMaxBlocks + kMaxLevels;
 
 // The outputs and workspace that a CUDA call has beside its problem; all on the device.
 struct RetinanetLossDevice {
@@ -27,10 +27,10 @@ void launch_retinanet_classification(const RetinanetLossProblem& problem, const 
 void launch_retinanet_box(const RetinanetLossProblem& problem, const RetinanetLossDevice& device);
 
 // Describes the levels, shares the blocks out among them by their work, and returns how many blocks there are.
-// work: items of a thread for one image of a level, by the level.
+// most: blocks; work: items of a thread for one image of a level, by the level.
 template <class T, class Work>
 int64_t loss_levels(LossArguments<T>& a, const RetinanetLossProblem& problem, const HeadLevels& levels, void* gradient,
-                    int64_t first_image, Work work) {
+                    int64_t first_image, int64_t most, Work work) {
   a.count = levels.count;
   a.first_image = first_image;
   a.batch = levels.batch;
@@ -44,10 +44,7 @@ int64_t loss_levels(LossArguments<T>& a, const RetinanetLossProblem& problem, co
   for (int l = 0; l < levels.count; ++l) total += images * work(levels.level[l]);
   const int64_t wanted = ceil_div<int64_t>(total, kLossThreads);
 #ifdef RETINA_TUNE
-  const char* tune = std::getenv("TUNE_BLOCKS");
-  const int64_t most = tune != nullptr ? std::atoll(tune) : kLossMaxBlocks;
-#else
-  const int64_t most = kLossMaxBlocks;
+  if (const char* tune = std::getenv("TUNE_BLOCKS")) most = std::atoll(tune);
 #endif
   const int64_t shared = wanted < most ? wanted : most;
   for (int l = 0; l < levels.count; ++l) {
@@ -72,15 +69,18 @@ int64_t loss_levels(LossArguments<T>& a, const RetinanetLossProblem& problem, co
 
 template <class T, Gamma G>
 void launch_retinanet_classification(const RetinanetLossProblem& problem, const RetinanetLossDevice& device) {
-  constexpr int64_t kPack = 16 / sizeof(T);
+  constexpr int64_t kPack = kFocalPack<T>;
   const int64_t classes = problem.logits.channels;
   const int64_t chunks = ceil_div<int64_t>(classes, kPlaneClasses);
+  bool any_planar = false;
+  for (int l = 0; l < problem.logits.count; ++l) any_planar = any_planar || problem.logits.level[l].is_planar;
   ClassificationArguments<T> a{};
-  const int64_t blocks =
-      loss_levels(a, problem, problem.logits, problem.logits_gradient, device.first_image, [&](const HeadLevel& level) {
-        return level.is_planar ? level.per_cell * chunks * ceil_div<int64_t>(level.cells, kPack)
-                               : ceil_div<int64_t>(level.cells * classes, kPack);
-      });
+  const int64_t blocks = loss_levels(a, problem, problem.logits, problem.logits_gradient, device.first_image,
+                                     any_planar ? kPlanarMaxBlocks : kLossMaxBlocks, [&](const HeadLevel& level) {
+                                       return level.is_planar
+                                                  ? level.per_cell * chunks * ceil_div<int64_t>(level.cells, kPack)
+                                                  : ceil_div<int64_t>(level.cells * classes, kRowPack<T>);
+                                     });
   for (int l = 0; l < a.count; ++l) {
     LossLevel<T>& level = a.level[l];
     if (!level.is_planar) continue;
@@ -107,7 +107,7 @@ void launch_retinanet_box(const RetinanetLossProblem& problem, const RetinanetLo
   using A = ArithmeticOf<T>;
   BoxLossArguments<T> a{};
   const int64_t blocks = loss_levels(a, problem, problem.deltas, problem.deltas_gradient, device.first_image,
-                                     [](const HeadLevel& level) { return level.anchors(); });
+                                     kLossMaxBlocks, [](const HeadLevel& level) { return level.anchors(); });
   a.upstream = device.upstream_box;
   a.partial = device.partial + kLossPartials;
   a.done = device.done + 1;

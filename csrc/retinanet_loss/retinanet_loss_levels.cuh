@@ -11,8 +11,10 @@
 namespace retina_ops {
 
 constexpr int kLossThreads = 256;
-// Fixed, so that sums do not depend on the device; a few more for rounding. Whole waves of a multiprocessor of 132.
-constexpr int64_t kLossMaxBlocks = 6336;
+// Fixed, so that sums do not depend on the device; a few more for rounding. By anchor, whole waves of 2, 3 or 4 on each
+// of 132 multiprocessors; planar, a thread takes one item wherever it can: they are long.
+constexpr int64_t kLossMaxBlocks = 1584;
+constexpr int64_t kPlanarMaxBlocks = 16384;
 
 // A level as the kernels see it.
 template <class T>

@@ -2,7 +2,7 @@
 // torch.
 //
 // Floors: 8 bytes a float32 logit (4 for half), and about 45 (25) fused operations. A block works on one level. By
-// anchor, a thread takes packs of 16 bytes of the flat logits; planar, it takes a pack of neighbouring cells through
+// anchor, a thread takes packs of the flat logits; planar, it takes 16 bytes of neighbouring cells through
 // kPlaneClasses planes, so that their class targets, which lie far apart, are found once.
 #pragma once
 
@@ -75,7 +75,7 @@ template <class T, Gamma G>
 __device__ __forceinline__ double loss_of_rows(const ClassificationArguments<T>& a, const LossLevel<T>& level,
                                                const LossPlace& place) {
   using A = ArithmeticOf<T>;
-  constexpr int kPack = kFocalPack<T>;
+  constexpr int kPack = kRowPack<T>;
   const int classes = static_cast<int>(a.classes.divisor);
   const int64_t n = a.batch * level.cells * classes;
   const int64_t start = a.first_image * level.cells * classes;

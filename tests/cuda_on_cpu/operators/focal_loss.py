@@ -73,7 +73,7 @@ def focal_loss_reduced(
             "soft_targets": None if is_labels else targets,
             "alpha_per_class": alpha.to(arithmetic(logits.dtype)) if isinstance(alpha, Tensor) else None,
             "derivative": Array(grad, False) if grad is not None else None,
-            "partial": Array(torch.empty(2112, dtype=torch.float64), False),
+            "partial": Array(torch.empty(1584, dtype=torch.float64), False),
             "done": done,
             "result": Array(result, False),
             "counted": counted,

@@ -10,7 +10,7 @@ from retina_ops.ops._retinanet_loss_autograd import BOX_LOSSES
 from ..device import Array, Device
 from .common import arithmetic, level_arguments
 
-ALIGNMENT, PARTIALS = 64, 2112 + 9
+ALIGNMENT, PARTIALS = 64, 16384 + 8
 
 
 def retinanet_loss(
