@@ -9,9 +9,7 @@ from harness import cuda_clock
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--full", action="store_true", help="the sizes and dtypes of the published tables")
-    parser.addoption(
-        "--device", choices=["cpu", "cuda"], help="to run on; default: a GPU, if there is one"
-    )
+    parser.addoption("--device", choices=["cpu", "cuda"], help="to run on; default: a GPU, if there is one")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -174,7 +174,7 @@ __global__ void __launch_bounds__(kFocalThreads, kFocalRowBlocks<T, G>)
   using Math = PackMath<T>;
   constexpr int kPack = kRowPack<T>;
   const A scale = a.counted == nullptr ? A(1) : *a.counted == 0 ? A(0) : quotient(A(1), static_cast<A>(*a.counted));
-  const PackWeights<A> weights = pack_weights<A>(a.alpha, scale);
+  const A positive = a.alpha < A(0) ? A(1) : a.alpha, negative = a.alpha < A(0) ? A(1) : A(1) - a.alpha;
   const int classes = static_cast<int>(a.classes.divisor);
   const int64_t rows = a.classes(a.n);
   const int64_t stride = static_cast<int64_t>(gridDim.x) * kFocalThreads * kPack;
@@ -192,23 +192,25 @@ __global__ void __launch_bounds__(kFocalThreads, kFocalRowBlocks<T, G>)
   while (at < a.n) {
     A x[kPack], derivative[kPack];
     convert_pack(next, x);
-    const int64_t here = at, its_label = label, its_label_after = label_after;
+    const int64_t here = at;
     const int column = cursor.column;
+    const bool is_plain = label == classes && label_after == classes && here + kPack <= a.n;
     at += stride;
     cursor.advance(classes);
     if (at < a.n) read();
-    const bool is_plain = its_label == classes && its_label_after == classes && here + kPack <= a.n;
-    const auto targets_of = [&] {
-      PackTargets targets = row_targets<kPack>(its_label, classes, a.ignore_index, column, 0);
+    const auto others = [&] {  // found anew: seldom asked for
+      const int64_t* labels = a.targets + a.classes(here);
+      PackTargets targets = row_targets<kPack>(labels[0], classes, a.ignore_index, column, 0);
       const int left = classes - column;  // elements to the end of the row
       if (left < kPack) {
         targets.keep_before(left);
-        targets.add(row_targets<kPack>(its_label_after, classes, a.ignore_index, 0, left));
+        if (here + left < a.n) targets.add(row_targets<kPack>(labels[1], classes, a.ignore_index, 0, left));
       }
       if (a.n - here < kPack) targets.ignore_from(static_cast<int>(a.n - here));
-      return targets;
+      return PackOthers<A>{targets, {positive, positive * scale}};
     };
-    sum += static_cast<double>(pack_loss<G, Math>(x, is_plain, weights, a.gamma, derivative, targets_of));
+    sum += static_cast<double>(
+        pack_loss<G, Math>(x, is_plain, PackWeights<A>{negative, negative * scale}, a.gamma, derivative, others));
     if constexpr (kWithGrad) store_pack(a.derivative + here, a.n - here, a.aligned, derivative);
   }
   double total = 0.0;

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <cstdlib>
 
 #include "common/half_block.h"
 #include "focal_loss/focal_loss_cpu.h"
@@ -48,11 +47,6 @@ FocalKernelArguments<T, TargetT> focal_arguments(const FocalProblem& problem, co
 }
 
 inline dim3 focal_grid(int64_t blocks) {
-#ifdef RETINA_TUNE
-  const char* tune = std::getenv("TUNE_BLOCKS");
-  const int64_t most = tune != nullptr ? std::atoll(tune) : kFocalMaxBlocks;
-  return dim3(static_cast<unsigned>(blocks < 1 ? 1 : blocks < most ? blocks : most));
-#endif
   return dim3(static_cast<unsigned>(blocks < 1 ? 1 : blocks < kFocalMaxBlocks ? blocks : kFocalMaxBlocks));
 }
 

@@ -81,46 +81,45 @@ __device__ __forceinline__ PackTargets row_targets(int64_t label, int classes, i
 // What losses and derivatives are multiplied by.
 template <class A>
 struct PackWeights {
-  A negative_loss;
-  A positive_loss;
-  A negative_derivative;
-  A positive_derivative;
+  A loss;
+  A derivative;
 };
 
-// alpha < 0: none. scale: of the derivatives.
+// The elements that are no plain negatives, and the weights of the positives.
 template <class A>
-__device__ __forceinline__ PackWeights<A> pack_weights(A alpha, A scale) {
-  const A positive = alpha < A(0) ? A(1) : alpha;
-  const A negative = alpha < A(0) ? A(1) : A(1) - alpha;
-  return {negative, positive, negative * scale, positive * scale};
-}
+struct PackOthers {
+  PackTargets targets;
+  PackWeights<A> positive;
+};
 
-// Sum of the pack's weighted losses; its weighted derivatives by the logits. is_plain: all are negatives; else
-// targets_of() says what they are.
-template <Gamma G, class Math, class A, int kPack, class TargetsOf>
-__device__ __forceinline__ A pack_loss(const A (&x)[kPack], bool is_plain, const PackWeights<A>& weights, double gamma,
-                                       A (&derivative)[kPack], TargetsOf targets_of) {
+// Sum of the pack's weighted losses; its weighted derivatives by the logits. is_plain: all are negatives; else others()
+// says what they are.
+template <Gamma G, class Math, class A, int kPack, class Others>
+__device__ __forceinline__ A pack_loss(const A (&x)[kPack], bool is_plain, const PackWeights<A>& negative, double gamma,
+                                       A (&derivative)[kPack], Others others) {
   A loss[kPack];
 #pragma unroll
   for (int i = 0; i < kPack; ++i) {
     const FocalTerms<A> terms = focal_hard<A, G, 1, Math>(-x[i], focal_exponential<A, Math>(x[i]), gamma);
     loss[i] = terms.loss;
-    derivative[i] = -terms.derivative * weights.negative_derivative;
+    derivative[i] = -terms.derivative * negative.derivative;
   }
   A of_positives = A(0);
   if (!is_plain) {
-    const PackTargets targets = targets_of();
+    const PackOthers<A> its_others = others();
+    const PackTargets& targets = its_others.targets;
+    const PackWeights<A>& positive = its_others.positive;
     for (unsigned rest = targets.positive; rest != 0; rest &= rest - 1) {
       A its = A(0);
 #pragma unroll
       for (int i = 0; i < kPack; ++i) its = (rest & (0u - rest)) == 1u << i ? x[i] : its;
       const FocalTerms<A> terms = focal_hard<A, G, 1, Math>(its, focal_exponential<A, Math>(its), gamma);
-      of_positives += terms.loss * weights.positive_loss;
+      of_positives += terms.loss * positive.loss;
 #pragma unroll
       for (int i = 0; i < kPack; ++i) {
         const bool here = (rest & (0u - rest)) == 1u << i;
         loss[i] = here ? A(0) : loss[i];
-        derivative[i] = here ? terms.derivative * weights.positive_derivative : derivative[i];
+        derivative[i] = here ? terms.derivative * positive.derivative : derivative[i];
       }
     }
 #pragma unroll
@@ -133,7 +132,7 @@ __device__ __forceinline__ A pack_loss(const A (&x)[kPack], bool is_plain, const
   A sum = loss[0];
 #pragma unroll
   for (int i = 1; i < kPack; ++i) sum += loss[i];
-  return sum * weights.negative_loss + of_positives;
+  return sum * negative.loss + of_positives;
 }
 
 }  // namespace retina_ops

@@ -90,8 +90,9 @@ __global__ void __launch_bounds__(kNmsTile)
   const A area = box_area(box);
   const int64_t its_class = has_classes ? sorted.classes[row] : 0;
   const bool is_own = row_tile == column_tile;
-  const int count =
-      is_own ? thread : static_cast<int>(sorted.n - first_column < kNmsTile ? sorted.n - first_column : kNmsTile);
+  const int columns_here = static_cast<int>(sorted.n - first_column < kNmsTile ? sorted.n - first_column : kNmsTile);
+  const bool is_struck = (sorted.struck[row / 32] >> (row % 32) & 1) != 0;  // by an earlier chunk: strikes nothing
+  const int count = is_struck ? 0 : is_own ? thread : columns_here;
   uint64_t bits = 0;
   for (int i = 0; i < count; ++i) {
     const bool strikes =

@@ -1,8 +1,6 @@
 // Chooses and launches the two kernels of the RetinaNet loss. No torch.
 #pragma once
 
-#include <cstdlib>
-
 #include "retinanet_loss/retinanet_loss_box_kernels.cuh"
 #include "retinanet_loss/retinanet_loss_cpu.h"
 #include "retinanet_loss/retinanet_loss_logit_kernels.cuh"
@@ -27,11 +25,11 @@ void launch_retinanet_classification(const RetinanetLossProblem& problem, const 
 void launch_retinanet_box(const RetinanetLossProblem& problem, const RetinanetLossDevice& device);
 
 // Describes the levels, shares the blocks out among them by their work, and returns how many blocks there are.
-// most: blocks; work: items of a thread for one image of a level, by the level.
-template <class T, class Work>
+// is_taken: levels that are described; most: blocks; work: items of a thread for one image of a level, by the level.
+template <class T, class IsTaken, class Work>
 int64_t loss_levels(LossArguments<T>& a, const RetinanetLossProblem& problem, const HeadLevels& levels, void* gradient,
-                    int64_t first_image, int64_t most, Work work) {
-  a.count = levels.count;
+                    int64_t first_image, IsTaken is_taken, int64_t most, Work work) {
+  a.count = 0;
   a.first_image = first_image;
   a.batch = levels.batch;
   a.anchors = levels.anchors;
@@ -41,15 +39,13 @@ int64_t loss_levels(LossArguments<T>& a, const RetinanetLossProblem& problem, co
   a.normalizer = problem.normalizer;
   int64_t total = 0, blocks = 0;
   const int64_t images = levels.batch - first_image;
-  for (int l = 0; l < levels.count; ++l) total += images * work(levels.level[l]);
+  for (int l = 0; l < levels.count; ++l) total += is_taken(levels.level[l]) ? images * work(levels.level[l]) : 0;
   const int64_t wanted = ceil_div<int64_t>(total, kLossThreads);
-#ifdef RETINA_TUNE
-  if (const char* tune = std::getenv("TUNE_BLOCKS")) most = std::atoll(tune);
-#endif
   const int64_t shared = wanted < most ? wanted : most;
   for (int l = 0; l < levels.count; ++l) {
     const HeadLevel& from = levels.level[l];
-    LossLevel<T>& to = a.level[l];
+    if (!is_taken(from)) continue;
+    LossLevel<T>& to = a.level[a.count++];
     to.values = static_cast<const T*>(from.values);
     to.gradient = gradient != nullptr ? static_cast<T*>(gradient) + from.start : nullptr;
     to.cells = from.cells;
@@ -67,23 +63,24 @@ int64_t loss_levels(LossArguments<T>& a, const RetinanetLossProblem& problem, co
   return blocks;
 }
 
-template <class T, Gamma G>
-void launch_retinanet_classification(const RetinanetLossProblem& problem, const RetinanetLossDevice& device) {
-  constexpr int64_t kPack = kFocalPack<T>;
+// Of the levels of one kind; true where there are any.
+template <class T, Gamma G, bool kPlanar>
+bool launch_retinanet_classification(const RetinanetLossProblem& problem, const RetinanetLossDevice& device,
+                                     bool adds) {
+  constexpr int64_t kPack = kPlanar ? kFocalPack<T> : kRowPack<T>;
   const int64_t classes = problem.logits.channels;
   const int64_t chunks = ceil_div<int64_t>(classes, kPlaneClasses);
-  bool any_planar = false;
-  for (int l = 0; l < problem.logits.count; ++l) any_planar = any_planar || problem.logits.level[l].is_planar;
   ClassificationArguments<T> a{};
-  const int64_t blocks = loss_levels(a, problem, problem.logits, problem.logits_gradient, device.first_image,
-                                     any_planar ? kPlanarMaxBlocks : kLossMaxBlocks, [&](const HeadLevel& level) {
-                                       return level.is_planar
-                                                  ? level.per_cell * chunks * ceil_div<int64_t>(level.cells, kPack)
-                                                  : ceil_div<int64_t>(level.cells * classes, kRowPack<T>);
-                                     });
-  for (int l = 0; l < a.count; ++l) {
+  const int64_t blocks = loss_levels(
+      a, problem, problem.logits, problem.logits_gradient, device.first_image,
+      [](const HeadLevel& level) { return level.is_planar == kPlanar; }, kPlanar ? kPlanarMaxBlocks : kLossMaxBlocks,
+      [&](const HeadLevel& level) {
+        return kPlanar ? level.per_cell * chunks * ceil_div<int64_t>(level.cells, kPack)
+                       : ceil_div<int64_t>(level.cells * classes, kPack);
+      });
+  if (a.count == 0) return false;
+  for (int l = 0; kPlanar && l < a.count; ++l) {
     LossLevel<T>& level = a.level[l];
-    if (!level.is_planar) continue;
     // What every plane's beginning is a multiple of.
     const int64_t bytes = level.cells * static_cast<int64_t>(sizeof(T));
     level.access = !level.aligned ? 0 : bytes % 16 == 0 ? 16 : bytes % 8 == 0 ? 8 : bytes % 4 == 0 ? 4 : 0;
@@ -98,16 +95,25 @@ void launch_retinanet_classification(const RetinanetLossProblem& problem, const 
   a.positive_weight = alpha < 0 ? 1 : alpha;
   a.negative_weight = alpha < 0 ? 1 : 1 - alpha;
   a.gamma = problem.gamma;
-  launch(retinanet_classification_kernel<T, G>, dim3(static_cast<unsigned>(blocks)), dim3(kLossThreads), 0,
-         device.stream, a);
+  launch(retinanet_classification_kernel<T, G, kPlanar>, dim3(static_cast<unsigned>(blocks)), dim3(kLossThreads), 0,
+         device.stream, a, adds);
+  return true;
+}
+
+// One launch, or two where some levels are planar and others by anchor (a map of one cell is both).
+template <class T, Gamma G>
+void launch_retinanet_classification(const RetinanetLossProblem& problem, const RetinanetLossDevice& device) {
+  const bool any = launch_retinanet_classification<T, G, true>(problem, device, false);
+  launch_retinanet_classification<T, G, false>(problem, device, any);
 }
 
 template <class T, BoxLoss K>
 void launch_retinanet_box(const RetinanetLossProblem& problem, const RetinanetLossDevice& device) {
   using A = ArithmeticOf<T>;
   BoxLossArguments<T> a{};
-  const int64_t blocks = loss_levels(a, problem, problem.deltas, problem.deltas_gradient, device.first_image,
-                                     kLossMaxBlocks, [](const HeadLevel& level) { return level.anchors(); });
+  const int64_t blocks = loss_levels(
+      a, problem, problem.deltas, problem.deltas_gradient, device.first_image, [](const HeadLevel&) { return true; },
+      kLossMaxBlocks, [](const HeadLevel& level) { return level.anchors(); });
   a.upstream = device.upstream_box;
   a.partial = device.partial + kLossPartials;
   a.done = device.done + 1;

@@ -1,5 +1,5 @@
-// The focal loss of all logits of the RetinaNet loss on CUDA, in one launch for any batch, levels and memory format. No
-// torch.
+// The focal loss of all logits of the RetinaNet loss on CUDA, in one launch for any batch and levels of one memory
+// format. No torch.
 //
 // Floors: 8 bytes a float32 logit (4 for half), and about 45 (25) fused operations. A block works on one level. By
 // anchor, a thread takes packs of the flat logits; planar, it takes 16 bytes of neighbouring cells through
@@ -12,8 +12,10 @@
 namespace retina_ops {
 
 // Blocks that a multiprocessor must hold, which is how many registers ptxas may use before it spills.
-template <class T, Gamma G>
-constexpr int kLogitBlocks = sizeof(T) == 8 || G == Gamma::kAny ? 2 : 3;
+template <class T, Gamma G, bool kPlanar>
+constexpr int kLogitBlocks = sizeof(T) == 8 || G == Gamma::kAny ? 2
+                             : sizeof(T) == 4 && kPlanar        ? 4
+                                                                : 3;
 constexpr int kPlaneClasses = 16;  // planes that a thread takes with one pack of cells: numbers of four bits
 
 template <class T>
@@ -32,12 +34,12 @@ __device__ __forceinline__ int32_t target_at(const ClassificationArguments<T>& a
   return static_cast<int32_t>(class_target(match, a.labels + image * a.capacity, a.capacity, a.classes.divisor));
 }
 
-// Of one image's logits.
+// Of one image's logits, of the positives or of the negatives.
 template <class T>
-__device__ __forceinline__ PackWeights<ArithmeticOf<T>> weights_of(const ClassificationArguments<T>& a, int64_t image) {
+__device__ __forceinline__ PackWeights<ArithmeticOf<T>> weights_of(const LossArguments<T>& a, int64_t image,
+                                                                   ArithmeticOf<T> weight) {
   const LossScale<ArithmeticOf<T>> scale = scale_of(a, image);
-  return {a.negative_weight * scale.loss, a.positive_weight * scale.loss, a.negative_weight * scale.gradient,
-          a.positive_weight * scale.gradient};
+  return {weight * scale.loss, weight * scale.gradient};
 }
 
 // Of an anchor's logits in a pack; labels: of its image.
@@ -61,10 +63,13 @@ __device__ __forceinline__ double loss_of_elements(const ClassificationArguments
     const int64_t match = a.matches[image * (a.anchors - level.cells) + level.first_anchor + row];
     const A x[1] = {to_arithmetic(level.values[at])};
     A derivative[1];
-    const auto targets = [&] {
-      return targets_of<1>(a, match, a.labels + image * a.capacity, static_cast<int>(at - row * a.classes.divisor), 0);
+    const auto others = [&] {
+      const int column = static_cast<int>(at - row * a.classes.divisor);
+      return PackOthers<A>{targets_of<1>(a, match, a.labels + image * a.capacity, column, 0),
+                           weights_of(a, image, a.positive_weight)};
     };
-    sum += static_cast<double>(pack_loss<G, PackMath<T>>(x, false, weights_of(a, image), a.gamma, derivative, targets));
+    sum += static_cast<double>(
+        pack_loss<G, PackMath<T>>(x, false, weights_of(a, image, a.negative_weight), a.gamma, derivative, others));
     if (level.gradient != nullptr) level.gradient[at] = from_arithmetic<T>(derivative[0]);
   }
   return sum;
@@ -83,53 +88,67 @@ __device__ __forceinline__ double loss_of_rows(const ClassificationArguments<T>&
   if (classes < kPack) return loss_of_elements<T, G>(a, level, start + thread, n, place.blocks * kLossThreads);
   const int64_t stride = place.blocks * kLossThreads * kPack;
   int64_t at = start + thread * kPack;
-  if (at >= n) return 0.0;
   RowCursor cursor(a.classes, at, stride);
-  int64_t image = level.by_cells(cursor.row);
-  int64_t end = (image + 1) * level.cells;  // the image's rows
-  int64_t weighed = image;
-  PackWeights<A> weights = weights_of(a, image);  // of image `weighed`
+  // Of the image at hand: where its rows end, its rows' matches by the row's number, its negatives' weights.
+  int64_t end = 0;
+  const int64_t* matches = nullptr;
+  PackWeights<A> weights{};
+  bool is_new = false;  // an image whose weights are not there yet
+  const auto matches_of = [&](int64_t image) {
+    return a.matches + image * (a.anchors - level.cells) + level.first_anchor;
+  };
   double sum = 0.0;
   Pack<T, kPack> next;
   int64_t match = 0, match_after = 0;  // of the pack's row and of the one after it, where it is of the same image
   const auto read = [&] {
     next = read_pack<kPack>(level.values + at, n - at, level.aligned);
     if (cursor.row >= end) {
-      image = level.by_cells(cursor.row);
+      const int64_t image = level.by_cells(cursor.row);
       end = (image + 1) * level.cells;
+      matches = matches_of(image);
+      is_new = true;
     }
-    const int64_t* its = a.matches + image * (a.anchors - level.cells) + level.first_anchor + cursor.row;
-    match = its[0];
-    match_after = classes - cursor.column < kPack && cursor.row + 1 < end ? its[1] : kBackgroundMatch;
+    match = matches[cursor.row];
+    match_after = classes - cursor.column < kPack && cursor.row + 1 < end ? matches[cursor.row + 1] : kBackgroundMatch;
   };
-  read();
+  if (at < n) read();
   while (at < n) {
     A x[kPack], derivative[kPack];
     convert_pack(next, x);
-    const int64_t here = at, its_image = image, its_match = match, its_match_after = match_after;
-    if (its_image != weighed) weights = weights_of(a, weighed = its_image);
+    if (is_new) weights = weights_of(a, level.by_cells(cursor.row), a.negative_weight);
+    is_new = false;
+    const int64_t here = at;
     const int column = cursor.column;
     const int left = classes - column;                             // elements to the end of the row
     const bool is_shared = left < kPack && cursor.row + 1 == end;  // by two images
+    const bool is_plain =
+        match == kBackgroundMatch && match_after == kBackgroundMatch && !is_shared && here + kPack <= n;
     at += stride;
     cursor.advance(classes);
     if (at < n) read();
-    const bool is_plain =
-        its_match == kBackgroundMatch && its_match_after == kBackgroundMatch && !is_shared && here + kPack <= n;
-    const auto targets_of_pack = [&] {
-      const int64_t* labels = a.labels + its_image * a.capacity;
-      PackTargets targets = targets_of<kPack>(a, its_match, labels, column, 0);
+    const auto others = [&] {  // found anew: seldom asked for
+      const int64_t row = a.classes(here);
+      const int64_t image = level.by_cells(row);
+      const int64_t* labels = a.labels + image * a.capacity;
+      const int64_t* its = matches_of(image) + row;
+      PackTargets targets = targets_of<kPack>(a, its[0], labels, column, 0);
       if (left < kPack) targets.keep_before(left);
       if (is_shared) targets.ignore_from(left);
-      if (left < kPack && !is_shared) targets.add(targets_of<kPack>(a, its_match_after, labels, 0, left));
+      if (left < kPack && !is_shared) targets.add(targets_of<kPack>(a, its[1], labels, 0, left));
       if (n - here < kPack) targets.ignore_from(static_cast<int>(n - here));
-      return targets;
+      return PackOthers<A>{targets, weights_of(a, image, a.positive_weight)};
     };
-    sum += static_cast<double>(pack_loss<G, PackMath<T>>(x, is_plain, weights, a.gamma, derivative, targets_of_pack));
-    if (level.gradient != nullptr) store_pack(level.gradient + here, n - here, level.aligned, derivative);
-    if (is_shared) {
-      sum += loss_of_elements<T, G>(a, level, here + left, here + kPack < n ? here + kPack : n, 1);
+    sum += static_cast<double>(pack_loss<G, PackMath<T>>(x, is_plain, weights, a.gamma, derivative, others));
+    if (level.gradient != nullptr) {
+      store_pack(level.gradient + here, is_shared ? left : n - here, level.aligned, derivative);
     }
+  }
+  // What packs of two images have of the second.
+  for (int64_t image = a.first_image + 1 + thread; image < a.batch; image += place.blocks * kLossThreads) {
+    const int64_t begin = image * level.cells * classes;
+    const int64_t past = (begin - start) % kPack;
+    const int64_t stop = past == 0 ? begin : begin + kPack - past;
+    sum += loss_of_elements<T, G>(a, level, begin, stop < n ? stop : n, 1);
   }
   return sum;
 }
@@ -155,7 +174,7 @@ __device__ __forceinline__ double loss_of_planes(const ClassificationArguments<T
     const int64_t in_cell = set - image_before * level.per_cell;
     const int64_t image = a.first_image + image_before;
     const int64_t available = level.cells - cell;
-    const PackWeights<A> weights = weights_of(a, image);
+    const PackWeights<A> weights = weights_of(a, image, a.negative_weight);
     PackTargets targets{0u, 0u, 0u};  // but for the positives, the same for all planes
     unsigned hit = 0;                 // planes with a positive, a bit each
     unsigned plane_of = 0;            // of each cell's positive, four bits each
@@ -181,33 +200,39 @@ __device__ __forceinline__ double loss_of_planes(const ClassificationArguments<T
       at += level.cells;
       if (k + 1 < count) next = read_plane<kPack>(level.values + at, available, level.access);
       const bool is_hit = (hit >> k & 1u) != 0;
-      const auto targets_of_plane = [&] {
+      const auto others_of_plane = [&] {
         PackTargets its = targets;
 #pragma unroll
         for (int i = 0; i < kPack; ++i) {
           its.positive |= (any >> i & 1u) != 0 && static_cast<int>(plane_of >> (4 * i) & 15u) == k ? 1u << i : 0u;
         }
-        return its;
+        return PackOthers<A>{its, weights_of(a, image, a.positive_weight)};
       };
       sum += static_cast<double>(pack_loss<G, PackMath<T>>(x, !is_hit && (targets.ignored | targets.bad) == 0, weights,
-                                                           a.gamma, derivative, targets_of_plane));
+                                                           a.gamma, derivative, others_of_plane));
       if (level.gradient != nullptr) store_plane(level.gradient + here, available, level.access, derivative);
     }
   }
   return sum;
 }
 
+// Of levels that are all planar, or all by anchor. adds: *a.result is there already.
 // launch: a block of kLossThreads for each level at least; blocks of a level follow each other.
-template <class T, Gamma G>
-__global__ void __launch_bounds__(kLossThreads, kLogitBlocks<T, G>)
-    retinanet_classification_kernel(ClassificationArguments<T> a) {
+template <class T, Gamma G, bool kPlanar>
+__global__ void __launch_bounds__(kLossThreads, kLogitBlocks<T, G, kPlanar>)
+    retinanet_classification_kernel(ClassificationArguments<T> a, bool adds) {
   const LossPlace place = loss_place(a);
   const LossLevel<T>& level = a.level[place.level];
   clear_gap(level, a.batch * level.cells * level.per_cell * a.classes.divisor, place);
-  const double sum = level.is_planar ? loss_of_planes<T, G>(a, level, place) : loss_of_rows<T, G>(a, level, place);
+  double sum = 0.0;
+  if constexpr (kPlanar) {
+    sum = loss_of_planes<T, G>(a, level, place);
+  } else {
+    sum = loss_of_rows<T, G>(a, level, place);
+  }
   double total = 0.0;
   if (a.result == nullptr || !grid_sum<kLossThreads>(sum, a.partial, a.done, total)) return;
-  *a.result = static_cast<ArithmeticOf<T>>(total);
+  *a.result = static_cast<ArithmeticOf<T>>(total) + (adds ? *a.result : ArithmeticOf<T>(0));
 }
 
 }  // namespace retina_ops

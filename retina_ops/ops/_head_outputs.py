@@ -8,18 +8,15 @@ import torch
 from torch import Tensor
 
 
-def as_levels(
-    op: str, cls_logits: Sequence[Tensor], bbox_regression: Sequence[Tensor]
-) -> tuple[list[Tensor], list[Tensor]]:
-    """Views of the levels in the order of their memory; nothing is copied but what is dense in neither format.
-
+def check_levels(op: str, cls_logits: Sequence[Tensor], bbox_regression: Sequence[Tensor]) -> None:
+    """
     Args:
         op: the operator's name, for errors.
         cls_logits: each level ``[B, A * K, H, W]``, contiguous or channels-last, or ``[B, H * W * A, K]``.
         bbox_regression: each level ``[B, A * 4, H, W]`` or ``[B, H * W * A, 4]``.
 
-    Returns:
-        Both as lists of ``[B, anchors, C]`` (by anchor) and ``[B, A, C, H * W]`` (planar).
+    Raises:
+        RuntimeError: they are not.
     """
     if isinstance(cls_logits, Tensor) or isinstance(bbox_regression, Tensor):
         raise RuntimeError(f"{op}: cls_logits and bbox_regression must be lists of one tensor a level")
@@ -28,18 +25,51 @@ def as_levels(
             f"{op}: cls_logits and bbox_regression must have the same levels, at least one, "
             f"got {len(cls_logits)} and {len(bbox_regression)}"
         )
-    logits, deltas = [], []
     for level, (cls, box) in enumerate(zip(cls_logits, bbox_regression, strict=True)):
-        # Not divmod: a tracer's sizes have none.
-        per_cell, rest = (box.shape[1] // 4, box.shape[1] % 4) if box.dim() == 4 else (1, 0)
+        per_cell = _per_cell(box)
+        rest = box.shape[1] % 4 if box.dim() == 4 else 0
         if cls.dim() != box.dim() or cls.dim() not in (3, 4) or rest or per_cell < 1 or cls.shape[1] % per_cell:
             raise RuntimeError(
                 f"{op}: level {level} must be cls_logits [B, A * K, H, W] and bbox_regression [B, A * 4, H, W], or "
                 f"[B, N, K] and [B, N, 4], got {list(cls.shape)} and {list(box.shape)}"
             )
+
+
+def as_levels(
+    op: str, cls_logits: Sequence[Tensor], bbox_regression: Sequence[Tensor]
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Views of the levels in the order of their memory; nothing is copied but what is dense in neither format.
+
+    Args:
+        op, cls_logits, bbox_regression: as for `check_levels`, which raises where they are not.
+
+    Returns:
+        Both as lists of ``[B, anchors, C]`` (by anchor) and ``[B, A, C, H * W]`` (planar).
+    """
+    check_levels(op, cls_logits, bbox_regression)
+    return levels_of(cls_logits, bbox_regression)
+
+
+def levels_of(cls_logits: Sequence[Tensor], bbox_regression: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+    """`as_levels` of maps that have been checked."""
+    logits, deltas = [], []
+    for cls, box in zip(cls_logits, bbox_regression, strict=True):
+        per_cell = _per_cell(box)
         logits.append(_in_memory_order(cls, per_cell))
         deltas.append(_in_memory_order(box, per_cell))
     return logits, deltas
+
+
+def as_map(level: Tensor, like: Tensor) -> Tensor:
+    """A level of `as_levels`, such as its gradient, in the shape of the map that it came from."""
+    if like.dim() == 4 and level.dim() == 3:
+        batch, channels, height, width = like.shape
+        return level.view(batch, height, width, channels).permute(0, 3, 1, 2)
+    return level.view(like.shape)
+
+
+def _per_cell(box: Tensor) -> int:
+    return box.shape[1] // 4 if box.dim() == 4 else 1  # not divmod: a tracer's sizes have none
 
 
 def _in_memory_order(level: Tensor, per_cell: int) -> Tensor:

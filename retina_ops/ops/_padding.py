@@ -33,9 +33,7 @@ def pad_boxes(op: str, name: str, images: Sequence[Tensor], anchors: Tensor) -> 
             raise RuntimeError(f"{op}: {name} must be [M, 4], got {list(boxes.shape)}")
         if boxes.device != anchors.device:
             raise RuntimeError(f"{op}: {name} must be on the anchors' device {anchors.device}, got {boxes.device}")
-    padded = anchors.new_zeros(len(images), capacity_of(images), 4)
-    for row, boxes in zip(padded, images, strict=True):
-        row[: boxes.shape[0]] = boxes.detach()
+    padded = _side_by_side([boxes.detach().to(anchors.dtype) for boxes in images], anchors.new_zeros(1, 4))
     counts = to_device([[boxes.shape[0]] for boxes in images], torch.int32, anchors.device)
     return padded, counts.squeeze(1)
 
@@ -46,13 +44,19 @@ def pad_labels(op: str, name: str, images: Sequence[Tensor], boxes: Sequence[Ten
     Raises:
         RuntimeError: labels that are not integers ``[M]`` of their image's boxes, or on another device.
     """
-    labels = padded.new_zeros(padded.shape[:2], dtype=torch.int64)
-    for row, its_labels, its_boxes in zip(labels, images, boxes, strict=True):
+    for its_labels, its_boxes in zip(images, boxes, strict=True):
         if its_labels.shape != its_boxes.shape[:1] or its_labels.is_floating_point():
             raise RuntimeError(
                 f"{op}: {name} must be integers [{its_boxes.shape[0]}], got {its_labels.dtype} {list(its_labels.shape)}"
             )
         if its_labels.device != padded.device:
             raise RuntimeError(f"{op}: {name} must be on {padded.device}, got {its_labels.device}")
-        row[: its_labels.shape[0]] = its_labels
-    return labels
+    return _side_by_side([labels.to(torch.int64) for labels in images], padded.new_zeros(1, dtype=torch.int64))
+
+
+def _side_by_side(images: list[Tensor], zero: Tensor) -> Tensor:
+    """``[B, capacity, ...]`` by one concatenation: a copy an image costs a launch each. zero: ``[1, ...]``."""
+    capacity = capacity_of(images)
+    zeros = zero.expand(capacity, *zero.shape[1:])
+    parts = [part for rows in images for part in (rows, zeros[rows.shape[0] :])]
+    return torch.cat(parts).view(len(images), capacity, *zero.shape[1:])

@@ -70,7 +70,7 @@ def _(grad_classification, grad_box, cls_logits, bbox_regression, anchors, gt_bo
 # --- derivatives ------------------------------------------------------------------------------------------------------
 
 
-def _by_level(gradient: Tensor, levels: list[Tensor]) -> list[Tensor]:
+def by_level(gradient: Tensor, levels: list[Tensor]) -> list[Tensor]:
     """Views of the array of all levels."""
     starts = _starts(levels)
     return [gradient[start : start + level.numel()].view(level.shape) for start, level in zip(starts, levels)]  # noqa: B905
@@ -87,30 +87,38 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> Non
     ctx.gradients = output[2:] if with_grad and type(output[2]) is Tensor else None
 
 
-def _backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
-    nothing = (None,) * (5 + _OPTIONS)
-    saved = ctx.saved_tensors
-    cls_logits, bbox_regression = list(saved[: ctx.levels]), list(saved[ctx.levels : 2 * ctx.levels])
-    tensors = saved[2 * ctx.levels :]
+def first_gradients(
+    ctx: Any, grads: tuple[Tensor | None, ...], cls_logits: list[Tensor], bbox_regression: list[Tensor], tensors: Any
+) -> tuple[Tensor, Tensor]:
+    """Of the two losses, by all logits and by all deltas, times the gradients from above.
+
+    Those that the forward wrote, for the first backward; they are given away, and another one recomputes.
+    """
     for_losses = [
-        saved[i * ctx.levels].new_zeros((), dtype=_wide(saved[i * ctx.levels])) if grads[i] is None else grads[i]
-        for i in range(2)
+        levels[0].new_zeros((), dtype=_wide(levels[0])) if grad is None else grad
+        for grad, levels in zip(grads[:2], (cls_logits, bbox_regression), strict=True)
     ]
     if ctx.gradients is not None and not torch.is_grad_enabled():
-        # The gradients that the forward wrote, for the first backward; they are given away, a second one recomputes.
         gradients, ctx.gradients = ctx.gradients, None
         for gradient, factor in zip(gradients, for_losses, strict=True):
             torch.ops.retina_ops.scale_gradient_(gradient, factor)
-    else:
-        gradients = torch.ops.retina_ops.retinanet_loss_backward(
-            *for_losses, cls_logits, bbox_regression, *tensors, *ctx.options
-        )
+        return gradients[0], gradients[1]
+    of_logits, of_deltas = torch.ops.retina_ops.retinanet_loss_backward(
+        *for_losses, cls_logits, bbox_regression, *tensors, *ctx.options
+    )
+    return of_logits, of_deltas
+
+
+def _backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
+    saved = ctx.saved_tensors
+    kinds = list(saved[: ctx.levels]), list(saved[ctx.levels : 2 * ctx.levels])
+    gradients = first_gradients(ctx, grads, *kinds, saved[2 * ctx.levels :])
     # A loss that nothing depends on has no gradient: not zeros, which would be NaN beside a NaN.
-    by_level = [
-        [None] * ctx.levels if grad is None else _by_level(gradient, levels)
-        for grad, gradient, levels in zip(grads, gradients, (cls_logits, bbox_regression), strict=False)
+    per_level = [
+        [None] * ctx.levels if grad is None else by_level(gradient, levels)
+        for grad, gradient, levels in zip(grads, gradients, kinds, strict=False)
     ]
-    return *by_level, *nothing
+    return *per_level, *(None,) * (5 + _OPTIONS)
 
 
 def _setup_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -138,8 +146,8 @@ def _backward_backward(ctx: Any, *grad_grads: Tensor) -> tuple[Any, ...]:
         )  # fmt: skip
         first = torch.autograd.grad(losses, outputs, upstream, create_graph=True, allow_unused=True)
         flat = [
-            _by_level(grad_grads[0].to(logits[0].dtype), logits),
-            _by_level(grad_grads[1].to(deltas[0].dtype), deltas),
+            by_level(grad_grads[0].to(logits[0].dtype), logits),
+            by_level(grad_grads[1].to(deltas[0].dtype), deltas),
         ]
         products = [
             (mine * theirs).sum()

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from retina_ops.ops._checks import no_forward_mode
-from retina_ops.ops._head_outputs import as_levels
+from retina_ops.ops._head_outputs import check_levels, levels_of
 from retina_ops.ops._padding import in_one_dtype, pad_boxes, pad_labels
 from retina_ops.ops._retinanet_loss_autograd import BOX_LOSSES
+from retina_ops.ops._retinanet_loss_eager import FusedLoss, is_plain
 from retina_ops.ops._torchscript import no_torchscript
 from retina_ops.ops.normalization import Normalization, divisors
 
@@ -87,9 +88,10 @@ def retinanet_loss(
         >>> sum(losses).backward()
     """
     _check_options(alpha, gamma, box_loss, smooth_l1_beta)
-    levels = as_levels(_OP, cls_logits, bbox_regression)
-    no_forward_mode(_OP, *levels[0], *levels[1])
-    batch = levels[0][0].shape[0]
+    check_levels(_OP, cls_logits, bbox_regression)
+    maps = (*cls_logits, *bbox_regression)
+    no_forward_mode(_OP, *maps)
+    batch = maps[0].shape[0]
     for name, values in (("gt_boxes", gt_boxes), ("gt_labels", gt_labels), ("ignore_regions", ignore_regions)):
         if values is not None and (isinstance(values, Tensor) or len(values) != batch):
             got = "one tensor" if isinstance(values, Tensor) else str(len(values))
@@ -106,19 +108,24 @@ def retinanet_loss(
         anchors, boxes, counts, *regions, float(fg_iou), float(bg_iou), allow_low_quality_matches,
         float(ignore_iof),
     )  # fmt: skip
-    wide = torch.float64 if levels[1][0].dtype == torch.float64 else torch.float32
-    outputs = [level for kind in levels for level in kind]
+    wide = torch.float64 if bbox_regression[0].dtype == torch.float64 else torch.float32
+    tensors = (
+        anchors.to(wide), boxes.to(wide), labels, matches, divisors(normalization, foreground, _OP)
+    )  # fmt: skip
+    options = (
+        float(alpha), float(gamma), BOX_LOSSES.index(box_loss), float(smooth_l1_beta), *_four(box_weights)
+    )  # fmt: skip
     with_grad = (
         torch.is_grad_enabled()
-        and any(level.requires_grad for level in outputs)
+        and any(level.requires_grad for level in maps)
         # float16 gradients are left to the backward: a loss scaler's factor must be in them before they are rounded.
-        and all(level.dtype != torch.float16 for level in outputs)
+        and all(level.dtype != torch.float16 for level in maps)
         and not torch.compiler.is_compiling()
     )
-    losses = torch.ops.retina_ops.retinanet_loss(
-        *levels, anchors.to(wide), boxes.to(wide), labels, matches, divisors(normalization, foreground, _OP),
-        float(alpha), float(gamma), BOX_LOSSES.index(box_loss), float(smooth_l1_beta), *_four(box_weights), with_grad,
-    )  # fmt: skip
+    if with_grad and is_plain(*maps):
+        return FusedLoss.apply(len(cls_logits), tensors, options, *maps)  # type: ignore[no-any-return]
+    levels = levels_of(cls_logits, bbox_regression)
+    losses = torch.ops.retina_ops.retinanet_loss(*levels, *tensors, *options, with_grad)
     return losses[0], losses[1]
 
 
