@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import platform
 import re
 import statistics
@@ -148,7 +149,7 @@ def main() -> None:
         "torch": torch.__version__,
         "torchvision": torchvision.__version__,
         "python": platform.python_version(),
-        "commit": commit or "unknown",
+        "commit": os.environ.get("RETINA_OPS_COMMIT") or commit or "unknown",
         "date": source["datetime"],
         "matmul_gigaflops": matmul_gigaflops(device),
         "rows": [row_of(entry) for entry in source["benchmarks"]],

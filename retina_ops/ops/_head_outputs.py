@@ -60,12 +60,16 @@ def levels_of(cls_logits: Sequence[Tensor], bbox_regression: Sequence[Tensor]) -
     return logits, deltas
 
 
-def as_map(level: Tensor, like: Tensor) -> Tensor:
-    """A level of `as_levels`, such as its gradient, in the shape of the map that it came from."""
-    if like.dim() == 4 and level.dim() == 3:
+def as_map(values: Tensor, like: Tensor) -> Tensor:
+    """What belongs to a level of `as_levels`, such as its gradient, in the shape of the map that it came from."""
+    if like.dim() == 4 and not _is_planar(like):
         batch, channels, height, width = like.shape
-        return level.view(batch, height, width, channels).permute(0, 3, 1, 2)
-    return level.view(like.shape)
+        return values.view(batch, height, width, channels).permute(0, 3, 1, 2)
+    return values.view(like.shape)
+
+
+def _is_planar(level: Tensor) -> bool:
+    return level.is_contiguous() or not level.is_contiguous(memory_format=torch.channels_last)
 
 
 def _per_cell(box: Tensor) -> int:
@@ -77,7 +81,7 @@ def _in_memory_order(level: Tensor, per_cell: int) -> Tensor:
         return level
     batch, channels, height, width = level.shape
     values = channels // per_cell
-    if not level.is_contiguous() and level.is_contiguous(memory_format=torch.channels_last):
+    if not _is_planar(level):
         return level.permute(0, 2, 3, 1).reshape(batch, height * width * per_cell, values)
     return level.contiguous().view(batch, per_cell, values, height * width)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ BOX_LOSSES = ("l1", "smooth_l1", "giou", "diou", "ciou")  # in the order of csrc
 # --- shapes -----------------------------------------------------------------------------------------------------------
 
 
-def _starts(levels: list[Tensor]) -> list[int]:
+def _starts(levels: Sequence[Tensor]) -> list[int]:
     """Where each level begins in an array of all, and where the last one ends."""
     starts = [0]
     for level in levels:
@@ -70,10 +71,13 @@ def _(grad_classification, grad_box, cls_logits, bbox_regression, anchors, gt_bo
 # --- derivatives ------------------------------------------------------------------------------------------------------
 
 
-def by_level(gradient: Tensor, levels: list[Tensor]) -> list[Tensor]:
-    """Views of the array of all levels."""
+def by_level(gradient: Tensor, levels: Sequence[Tensor]) -> list[Tensor]:
+    """Flat views of the array of all levels, one a level."""
     starts = _starts(levels)
-    return [gradient[start : start + level.numel()].view(level.shape) for start, level in zip(starts, levels)]  # noqa: B905
+    sizes = [
+        size for i, level in enumerate(levels) for size in (level.numel(), starts[i + 1] - starts[i] - level.numel())
+    ]
+    return list(gradient.split(sizes)[::2])
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -87,35 +91,42 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> Non
     ctx.gradients = output[2:] if with_grad and type(output[2]) is Tensor else None
 
 
-def first_gradients(
-    ctx: Any, grads: tuple[Tensor | None, ...], cls_logits: list[Tensor], bbox_regression: list[Tensor], tensors: Any
-) -> tuple[Tensor, Tensor]:
-    """Of the two losses, by all logits and by all deltas, times the gradients from above.
-
-    Those that the forward wrote, for the first backward; they are given away, and another one recomputes.
-    """
-    for_losses = [
+def upstream_of(grads: tuple[Tensor | None, ...], *kinds: Sequence[Tensor]) -> list[Tensor]:
+    """The gradients by both losses, zeros where there is none."""
+    return [
         levels[0].new_zeros((), dtype=_wide(levels[0])) if grad is None else grad
-        for grad, levels in zip(grads[:2], (cls_logits, bbox_regression), strict=True)
+        for grad, levels in zip(grads[:2], kinds, strict=True)
     ]
-    if ctx.gradients is not None and not torch.is_grad_enabled():
-        gradients, ctx.gradients = ctx.gradients, None
-        for gradient, factor in zip(gradients, for_losses, strict=True):
-            torch.ops.retina_ops.scale_gradient_(gradient, factor)
-        return gradients[0], gradients[1]
-    of_logits, of_deltas = torch.ops.retina_ops.retinanet_loss_backward(
-        *for_losses, cls_logits, bbox_regression, *tensors, *ctx.options
-    )
+
+
+def has_gradients(ctx: Any) -> bool:
+    """Are those that the forward wrote still there, and all that is asked for?"""
+    return ctx.gradients is not None and not torch.is_grad_enabled()
+
+
+def taken_gradients(ctx: Any, upstream: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """Those that the forward wrote, times the gradients from above; given away, so that another backward recomputes."""
+    (of_logits, of_deltas), ctx.gradients = ctx.gradients, None
+    torch.ops.retina_ops.scale_gradient_(of_logits, upstream[0])
+    torch.ops.retina_ops.scale_gradient_(of_deltas, upstream[1])
     return of_logits, of_deltas
 
 
 def _backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
     saved = ctx.saved_tensors
     kinds = list(saved[: ctx.levels]), list(saved[ctx.levels : 2 * ctx.levels])
-    gradients = first_gradients(ctx, grads, *kinds, saved[2 * ctx.levels :])
+    upstream = upstream_of(grads, *kinds)
+    if has_gradients(ctx):
+        gradients = taken_gradients(ctx, upstream)
+    else:
+        gradients = torch.ops.retina_ops.retinanet_loss_backward(
+            *upstream, *kinds, *saved[2 * ctx.levels :], *ctx.options
+        )
     # A loss that nothing depends on has no gradient: not zeros, which would be NaN beside a NaN.
     per_level = [
-        [None] * ctx.levels if grad is None else by_level(gradient, levels)
+        [None] * ctx.levels
+        if grad is None
+        else [part.view(level.shape) for part, level in zip(by_level(gradient, levels), levels, strict=True)]
         for grad, gradient, levels in zip(grads, gradients, kinds, strict=False)
     ]
     return *per_level, *(None,) * (5 + _OPTIONS)
@@ -146,12 +157,12 @@ def _backward_backward(ctx: Any, *grad_grads: Tensor) -> tuple[Any, ...]:
         )  # fmt: skip
         first = torch.autograd.grad(losses, outputs, upstream, create_graph=True, allow_unused=True)
         flat = [
-            by_level(grad_grads[0].to(logits[0].dtype), logits),
-            by_level(grad_grads[1].to(deltas[0].dtype), deltas),
+            *by_level(grad_grads[0].to(logits[0].dtype), logits),
+            *by_level(grad_grads[1].to(deltas[0].dtype), deltas),
         ]
         products = [
-            (mine * theirs).sum()
-            for mine, theirs in zip(first, [*flat[0], *flat[1]], strict=True)
+            (mine * theirs.view(mine.shape)).sum()
+            for mine, theirs in zip(first, flat, strict=True)
             if mine is not None and mine.requires_grad
         ]
         product = torch.stack([part.to(products[0].dtype) for part in products]).sum()

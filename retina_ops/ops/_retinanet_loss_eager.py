@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from retina_ops.ops._head_outputs import as_map, levels_of
-from retina_ops.ops._retinanet_loss_autograd import by_level, first_gradients
+from retina_ops.ops._retinanet_loss_autograd import by_level, has_gradients, taken_gradients, upstream_of
 
 
 def is_plain(*maps: Tensor) -> bool:
@@ -42,12 +42,17 @@ class FusedLoss(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:  # type: ignore[override]
         saved = ctx.saved_tensors
         kinds = saved[: ctx.levels], saved[ctx.levels : 2 * ctx.levels]
-        levels = levels_of(*kinds)
-        gradients = first_gradients(ctx, grads, *levels, saved[2 * ctx.levels :])
+        upstream = upstream_of(grads, *kinds)
+        if has_gradients(ctx):
+            gradients = taken_gradients(ctx, upstream)
+        else:
+            gradients = torch.ops.retina_ops.retinanet_loss_backward(
+                *upstream, *levels_of(*kinds), *saved[2 * ctx.levels :], *ctx.options
+            )
         by_map: list[Tensor | None] = []
-        for grad, gradient, its_levels, maps in zip(grads, gradients, levels, kinds, strict=True):
+        for grad, gradient, maps in zip(grads, gradients, kinds, strict=True):
             if grad is None:  # a loss that nothing depends on has no gradient: zeros would be NaN beside a NaN
                 by_map += [None] * ctx.levels
             else:
-                by_map += [as_map(a, like) for a, like in zip(by_level(gradient, its_levels), maps, strict=True)]
+                by_map += [as_map(values, like) for values, like in zip(by_level(gradient, maps), maps, strict=True)]
         return None, None, None, *by_map

@@ -11,11 +11,12 @@ import json
 import os
 import platform
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,7 @@ def build(options: argparse.Namespace) -> dict[str, Any]:
 
 def tests(options: argparse.Namespace) -> dict[str, Any]:
     """The whole suite; tests that take a device run on CUDA too."""
-    out = run([sys.executable, "-m", "pytest", "tests", "-q", "-p", "no:cacheprovider", *options.pytest])
+    out = run([sys.executable, "-m", "pytest", "tests", "-q", "-p", "no:cacheprovider", *shlex.split(options.pytest)])
     counts = {name: int(number) for number, name in re.findall(r"(\d+) (passed|failed|skipped)", out.splitlines()[-1])}
     if not counts.get("passed"):
         raise RuntimeError(f"no test ran: {out[-500:]}")
@@ -151,7 +152,7 @@ def environment() -> dict[str, Any]:
         "cuda": torch.version.cuda,
         "toolkit": release[1] if release else None,
         "python": platform.python_version(),
-        "commit": commit.stdout.strip() or os.environ.get("RETINA_OPS_COMMIT", "unknown"),
+        "commit": os.environ.get("RETINA_OPS_COMMIT") or commit.stdout.strip() or "unknown",
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
     }
 
@@ -181,7 +182,8 @@ def main() -> int:
     parser.add_argument("--config", type=Path, default=ROOT / "configs" / "bccd-gpu.toml", help="of the training")
     parser.add_argument("--minutes", type=float, default=5.0, help="of the training")
     parser.add_argument("--full", action="store_true", help="all sizes of the benchmarks")
-    parser.add_argument("--pytest", nargs="*", default=[], help="further arguments of the tests")
+    parser.add_argument("--pytest", default="", help="further arguments of the tests, in one string")
+    parser.add_argument("--jobs", type=int, default=1, help="stages at a time; one for benchmarks")
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "results", help="folder of the record")
     options = parser.parse_args()
     unknown = set(options.stages.split(",")) - set(STAGES)
@@ -191,12 +193,19 @@ def main() -> int:
     name = re.sub(r"[^a-z0-9]+", "-", (about["device"] or "no-gpu").lower()).strip("-")
     path = options.output / f"{name}-gpu-check.json"
     record: dict[str, Any] = {"environment": about, "stages": {}}
-    for stage in options.stages.split(","):
-        record["stages"][stage] = perform(stage, options, about["device"] is not None)
-        options.output.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(record, indent=1) + "\n")
+    if path.is_file():  # what other runs of this commit have found stays
+        before = json.loads(path.read_text())
+        record["stages"] = before["stages"] if before["environment"]["commit"] == about["commit"] else {}
+    asked = options.stages.split(",")
+    with ThreadPoolExecutor(options.jobs) as pool:
+        running = {pool.submit(perform, stage, options, about["device"] is not None): stage for stage in asked}
+        for done in as_completed(running):
+            record["stages"][running[done]] = done.result()
+            record["stages"] = {stage: record["stages"][stage] for stage in STAGES if stage in record["stages"]}
+            options.output.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(record, indent=1) + "\n")
     print(f"record: {path}")
-    states = [stage["status"] for stage in record["stages"].values()]
+    states = [record["stages"][stage]["status"] for stage in asked]
     return 1 if "failed" in states else 2 if about["device"] is None else 0
 
 
