@@ -89,7 +89,8 @@ def sanitizer(tool: str) -> Any:
 
 def exercise(what: str) -> Any:
     def stage(options: argparse.Namespace) -> dict[str, Any]:
-        figures: dict[str, Any] = json.loads(run([*EXERCISE, what]).splitlines()[-1])
+        times = {"determinism": [str(options.runs)], "equality": [str(options.cases)]}.get(what, [])
+        figures: dict[str, Any] = json.loads(run([*EXERCISE, what, *times]).splitlines()[-1])
         return figures
 
     return stage
@@ -183,6 +184,8 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=5.0, help="of the training")
     parser.add_argument("--full", action="store_true", help="all sizes of the benchmarks")
     parser.add_argument("--pytest", default="", help="further arguments of the tests, in one string")
+    parser.add_argument("--runs", type=int, default=100, help="of determinism")
+    parser.add_argument("--cases", type=int, default=1000, help="of equality")
     parser.add_argument("--jobs", type=int, default=1, help="stages at a time; one for benchmarks")
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "results", help="folder of the record")
     options = parser.parse_args()
