@@ -46,7 +46,8 @@ def bench_loss(benchmark, device: str, layout: str, dtype: torch.dtype, row: str
 
     function = {"retina_ops": fused_losses, "retina_ops_composed": composed, "torchvision": of_torchvision}[row]
 
-    def gradients_of(function: Callable[..., dict[str, Tensor]]) -> tuple[dict[str, Tensor], list[Tensor]]:
+    def gradients_of(function: Callable[..., dict[str, Tensor]], maps: Maps) -> tuple[dict[str, Tensor], list[Tensor]]:
+        leaves = [level for levels in maps.values() for level in levels]
         losses = function(maps, anchors, targets)
         (losses["classification"] + losses["bbox_regression"]).backward()
         grads = [leaf.grad for leaf in leaves]
@@ -55,12 +56,14 @@ def bench_loss(benchmark, device: str, layout: str, dtype: torch.dtype, row: str
         return losses, grads
 
     def verify() -> None:
-        (losses, grads), (expected, wanted) = gradients_of(function), gradients_of(of_torchvision)
-        within = 1e-4 if dtype == torch.float32 else 0.05  # torchvision's arithmetic is in bfloat16
+        """Against torchvision in float32: in bfloat16 its own arithmetic is off by several percent."""
+        exact = {name: [level.detach().float().requires_grad_() for level in levels] for name, levels in maps.items()}
+        (losses, grads), (expected, wanted) = gradients_of(function, maps), gradients_of(of_torchvision, exact)
+        within = 1e-4 if dtype == torch.float32 else 0.1 if row == "torchvision" else 0.01
         for name in expected:
             assert_close(losses[name], expected[name], within)
         for mine, theirs in zip(grads, wanted, strict=True):
-            assert float((mine - theirs).abs().max()) <= within * float(theirs.abs().max())
+            assert float((mine.float() - theirs).abs().max()) <= within * float(theirs.abs().max())
 
     variant = "" if (layout, dtype) == ("nchw", torch.float32) else f", {layout}, {str(dtype).removeprefix('torch.')}"
     benchmark.group = (
@@ -70,7 +73,7 @@ def bench_loss(benchmark, device: str, layout: str, dtype: torch.dtype, row: str
     measure(
         benchmark,
         device,
-        lambda: gradients_of(function),
+        lambda: gradients_of(function, maps),
         operator=f"RetinaNet loss{variant}",
         size=sum(level.numel() for level in logits),
         moved=2 * gradients,

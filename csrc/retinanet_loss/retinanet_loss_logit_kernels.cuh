@@ -12,10 +12,15 @@
 namespace retina_ops {
 
 // Blocks that a multiprocessor must hold, which is how many registers ptxas may use before it spills.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1200  // where the same code takes more of them
+template <class T, Gamma G, bool kPlanar>
+constexpr int kLogitBlocks = 2;
+#else
 template <class T, Gamma G, bool kPlanar>
 constexpr int kLogitBlocks = sizeof(T) == 8 || G == Gamma::kAny ? 2
                              : sizeof(T) == 4 && kPlanar        ? 4
                                                                 : 3;
+#endif
 constexpr int kPlaneClasses = 16;  // planes that a thread takes with one pack of cells: numbers of four bits
 
 template <class T>

@@ -24,12 +24,25 @@ def focal(device: Device) -> None:
     assert torch.equal(emulated.scale_gradient(device, logits, 2.0), logits * 2)
 
 
+def rows_of_a_few_classes(device: Device) -> None:
+    """Rows of fewer classes than a pack, and packs that end in another row than they begin in."""
+    for rows, classes in ((301, 3), (77, 13)):
+        logits, labels = torch.randn(rows, classes), torch.randint(-1, classes + 1, (rows,))
+        labels[-1] = 0
+        got, grad = emulated.focal_loss_reduced(device, logits, labels)
+        loss = reference.sigmoid_focal_loss(logits.double(), labels, reduction="sum")
+        assert torch.allclose(got.double(), loss, rtol=1e-5) and grad is not None
+        one = emulated.focal_loss(device, logits, labels, order=1)
+        assert torch.allclose(one, grad, rtol=1e-5, atol=1e-8)
+
+
 def misaligned(device: Device) -> None:
     logits, labels = torch.randn(40, 9), torch.randint(0, 9, (40,))
     emulated.focal_loss(device, logits, labels, offset=4)
 
 
 _FOCAL = "focal_loss/focal_loss_kernels.cuh"
+_PACK = "focal_loss/focal_loss_pack.cuh"
 _VECTOR = "common/vector.cuh"
 _BLOCK = "common/block.cuh"
 MUTATIONS = {
@@ -37,7 +50,32 @@ MUTATIONS = {
         "focal_loss", _FOCAL, "  if (at >= a.n) return;\n  A x", "  A x", focal, BOTH
     ),
     "focal: label past the last row": Mutation(
-        "focal_loss", _FOCAL, "if (at + i < a.n) label = a.targets[row];", "label = a.targets[row];", focal, BOTH
+        "focal_loss",
+        _FOCAL,
+        "if (at + i < a.n) label = a.targets[row];",
+        "label = a.targets[row];",
+        rows_of_a_few_classes,
+        BOTH,
+    ),
+    "focal rows: label past the last row": Mutation(
+        "focal_loss", _FOCAL, "kPack && cursor.row + 1 < rows ?", "kPack ?", rows_of_a_few_classes, BOTH
+    ),
+    "focal rows: the last pack's next label": Mutation(
+        "focal_loss", _FOCAL, "if (here + left < a.n) targets.add", "targets.add", rows_of_a_few_classes, BOTH
+    ),
+    "focal rows: past the end": Mutation(
+        "focal_loss",
+        _FOCAL,
+        "if (a.n - here < kPack) targets.ignore_from",
+        "if (false) targets.ignore_from",
+        rows_of_a_few_classes,
+        BOTH,
+    ),
+    "focal rows: the next row's column": Mutation(
+        "focal_loss", _PACK, "      column -= classes;\n", "", rows_of_a_few_classes, BOTH
+    ),
+    "focal rows: a positive counted twice": Mutation(
+        "focal_loss", _PACK, "loss[i] = here ? A(0) : loss[i];", "", rows_of_a_few_classes, BOTH
     ),
     "focal sum: no fence": Mutation(
         "focal_loss",
@@ -104,8 +142,8 @@ MUTATIONS = {
     "packs: alignment ignored": Mutation(
         "focal_loss",
         _VECTOR,
-        "if (Pack<T, kCount>::kFits && aligned && available >= kCount) {\n    Pack<T, kCount> pack;\n    const",
-        "if (Pack<T, kCount>::kFits && (aligned || 1) && available >= kCount) {\n    Pack<T, kCount> pack;\n    const",
+        "if (Pack<T, kCount>::kFits && aligned && available >= kCount) {\n    const",
+        "if (Pack<T, kCount>::kFits && (aligned || 1) && available >= kCount) {\n    const",
         misaligned,
         ("sanitizers",),
     ),

@@ -22,7 +22,7 @@ def nms(device: Device) -> None:
 
 
 def nms_of_many(device: Device) -> None:
-    """More words of kept boxes than the compacting block has threads."""
+    """More words of kept boxes than a compacting block has threads."""
     count = 33_000
     boxes, scores, classes = random_boxes(count), torch.rand(count), torch.arange(count) % 1000
     kept, number = emulated.nms(device, boxes, scores, 0.3, classes)
@@ -48,24 +48,41 @@ MUTATIONS = {
     "nms mask: past the columns": Mutation(
         "nms", _NMS, "  if (column < sorted.n) {\n    columns", "  {\n    columns", nms, BOTH
     ),
+    "nms mask: the tile's own rows the other way": Mutation(
+        "nms", _NMS, "is_own ? thread : columns_here", "is_own ? kNmsTile : columns_here", nms
+    ),
     "nms sweep: no barrier before the walk": Mutation(
-        "nms", _NMS, "mask[row * kNmsWords + w] : 0;\n    __syncthreads();", "mask[row * kNmsWords + w] : 0;", nms
+        "nms", _NMS, "  __syncthreads();\n  uint64_t rows[kRows];", "  uint64_t rows[kRows];", nms
     ),
-    "nms sweep: no barrier after the walk": Mutation(
-        "nms", _NMS, "    __syncthreads();\n    // Every later word", "    // Every later word", nms
+    "nms sweep: no barrier before the merge": Mutation("nms", _NMS, "= mine;\n    __syncthreads();", "= mine;", nms),
+    "nms sweep: strikes overwritten": Mutation(
+        "nms", _NMS, "strikes[w % 2][thread / kWarpSize] = mine;", "strikes[w & 0][thread / kWarpSize] = mine;", nms
     ),
-    "nms sweep: no barrier before the merge": Mutation(
-        "nms", _NMS, "partial[thread] = strikes;\n    __syncthreads();", "partial[thread] = strikes;", nms
+    "nms sweep: rows of another tile": Mutation(
+        "nms", _NMS, "row < w * kNmsTile ? its[row]", "row < (w + 1) * kNmsTile ? its[row]", nms
     ),
-    "nms suppress: tile overwritten": Mutation(
-        "nms", _NMS, "    __syncthreads();\n  }\n  const unsigned word", "  }\n  const unsigned word", nms
+    "nms sweep: kept of a round": Mutation(
+        "nms", _NMS, "const uint64_t open = alive | kept;", "const uint64_t open = kept;", nms
+    ),
+    "nms suppress: count of a warp": Mutation(
+        "nms",
+        _NMS,
+        "= __popc(of_warp);\n  __syncthreads();",
+        "= __popc(of_warp);",
+        nms,
     ),
     "nms suppress: no barrier": Mutation(
         "nms",
         _NMS,
-        "    __syncthreads();\n    for (int i = 0; i < kNmsThreads && !is_struck; ++i) {",
-        "    for (int i = 0; i < kNmsThreads && !is_struck; ++i) {",
+        "  __syncthreads();\n  const int64_t column = first_column + thread;\n  const bool here",
+        "  const int64_t column = first_column + thread;\n  const bool here",
         nms,
+    ),
+    "nms suppress: not atomic": Mutation(
+        "nms", _NMS, "atomicOr(&sorted.struck[column / 32], word);", "sorted.struck[column / 32] |= word;", nms
+    ),
+    "nms suppress: read beside writers": Mutation(
+        "nms", _NMS, "before = atomicOr(&sorted.struck[column / 32], 0u);", "before = sorted.struck[column / 32];", nms
     ),
     "nms scatter: not atomic": Mutation(
         "nms",
@@ -74,10 +91,17 @@ MUTATIONS = {
         "by_score[rank[i] / 32] |= 1u << (rank[i] % 32);",
         nms,
     ),
-    "nms compact: no barrier": Mutation(
-        "nms", _NMS, "    __syncthreads();\n    int64_t position", "    int64_t position", nms
+    "nms compact: reduction reused": Mutation(
+        "nms",
+        _NMS,
+        "before = block_sum<kThreads>(before);\n  __syncthreads();",
+        "before = block_sum<kThreads>(before);",
+        nms,
     ),
-    "nms compact: totals overwritten": Mutation(
-        "nms", _NMS, "    written += total;\n    __syncthreads();", "    written += total;", nms_of_many
+    "nms compact: no barrier": Mutation(
+        "nms", _NMS, "  __syncthreads();\n  int64_t position = sums[0];", "  int64_t position = sums[0];", nms
+    ),
+    "nms compact: kept of earlier blocks": Mutation(
+        "nms", _NMS, "at < first_word ? its : 0u", "at <= first_word ? its : 0u", nms_of_many
     ),
 }

@@ -12,9 +12,9 @@ from .plan import BOTH, Mutation
 
 
 def loss(device: Device) -> None:
-    """Two images whose last packs are not full, in both orders of memory."""
-    for layout in ("planar", "channels_last"):
-        head = random_head([(5, 7), (1, 3)], [4, 3], classes=19, layout=layout)
+    """Two images whose last packs are not full, in both orders of memory; a map of one cell is planar in both."""
+    for layout, classes in (("planar", 19), ("channels_last", 19), ("channels_last", 5)):
+        head = random_head([(5, 7), (1, 1)], [4, 3], classes=classes, layout=layout)
         arguments = arguments_of(head)
         losses, gradients = expected_of(head, *arguments[-2:])
         got = emulated.retinanet_loss(device, *arguments)
@@ -26,37 +26,47 @@ def loss(device: Device) -> None:
         assert torch.equal(got[0], again[0]) and torch.equal(got[1], again[1])
 
 
-_LOSS = "retinanet_loss/retinanet_loss_kernels.cuh"
+_LOGITS = "retinanet_loss/retinanet_loss_logit_kernels.cuh"
+_BOXES = "retinanet_loss/retinanet_loss_box_kernels.cuh"
+_LEVELS = "retinanet_loss/retinanet_loss_levels.cuh"
 _RULE = "retinanet_loss/retinanet_loss.h"
 
 
-def _bug(old: str, new: str, variants: tuple[str, ...] = BOTH, file: str = _LOSS) -> Mutation:
+def _bug(old: str, new: str, variants: tuple[str, ...] = BOTH, file: str = _LOGITS) -> Mutation:
     return Mutation("retinanet_loss", file, old, new, loss, variants)
 
 
 MUTATIONS = {
-    "loss rows: target past the last row": _bug("if (at + i < n) {", "{"),
-    "loss rows: an image's first anchor": _bug("if (anchor == level.cells) {", "if (false) {"),
-    "loss rows: sum past the end": _bug("pack_sum += at + i < n ? loss[i] : A(0);", "pack_sum += loss[i];"),
+    "loss rows: the next image's match": _bug("cursor.row + 1 < end ? matches", "true ? matches"),
+    "loss rows: an image's own weights": _bug(
+        "      is_new = true;\n", "      is_new = is_new || matches == nullptr;\n"
+    ),
+    "loss rows: packs of two images": _bug("image < a.batch; image += place", "image < 0; image += place"),
+    "loss rows: written twice": _bug("is_shared ? left : n - here", "n - here", ("races",)),
+    "loss rows: past the end": _bug("if (n - here < kPack) targets.ignore_from", "if (false) targets.ignore_from"),
+    "loss of two kinds: the first is lost": _bug("(adds ? *a.result : ArithmeticOf<T>(0))", "ArithmeticOf<T>(0)"),
     "loss planes: past the last class": _bug(
-        "first + kPlaneClasses < classes ? first + kPlaneClasses : classes;", "first + kPlaneClasses;"
+        "classes - first < kPlaneClasses ? classes - first : kPlaneClasses", "kPlaneClasses"
     ),
-    "loss planes: target past the last cell": _bug("cell + i < level.cells ? target_at", "true ? target_at"),
+    "loss planes: target past the last cell": _bug("i < available ? target_at", "true ? target_at"),
     "loss planes: tail ignored": _bug(
-        "load_pack(level.values + at, level.cells - cell, level.aligned, x);",
-        "load_pack(level.values + at, kPack, level.aligned, x);",
+        "read_plane<kPack>(level.values + at, available, level.access)",
+        "read_plane<kPack>(level.values + at, kPack, level.access)",
     ),
-    "loss: gap not cleared": _bug("i < level.gap;", "i < 0;"),
-    "loss: gap too long": _bug("i < level.gap;", "i < level.gap + kLevelAlignment;"),
+    "loss planes: every positive in one plane": _bug("<< (4 * i);", "<< (4 * 0);"),
+    "loss: gap not cleared": _bug("i < level.gap;", "i < 0;", BOTH, _LEVELS),
+    "loss: gap too long": _bug("i < level.gap;", "i < level.gap + kLevelAlignment;", BOTH, _LEVELS),
     "loss: a level's blocks overlap": _bug(
-        "block >= a.level[level + 1].first_block", "block > a.level[level + 1].first_block"
+        "block >= a.level[level + 1].first_block", "block > a.level[level + 1].first_block", BOTH, _LEVELS
     ),
     "loss: a match of no box": _bug("if (match < 0) return", "if (match < -2) return", BOTH, _RULE),
     "loss boxes: past the last anchor": _bug(
         "const int64_t items = a.batch * level.cells * level.per_cell;",
         "const int64_t items = a.batch * level.cells * level.per_cell + 1;",
+        BOTH,
+        _BOXES,
     ),
     "loss boxes: step of the other order": _bug(
-        "level.is_planar ? level.cells : 1;", "level.is_planar ? 1 : level.cells;"
+        "level.is_planar ? level.cells : 1;", "level.is_planar ? 1 : level.cells;", BOTH, _BOXES
     ),
 }
