@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin
 CPP := $(shell git ls-files 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.cu' 'csrc/*.cuh')
-CPP_TESTS := $(shell git ls-files 'tests/*.h' 'tests/*.cpp')
+CPP_TESTS := $(shell git ls-files 'tests/*.h' 'tests/*.cpp' 'benchmarks/cuda/*.cu')
 
 
 .PHONY: install demo test bench lint format cuda-check portability check-all gpu-check clean
