@@ -12,7 +12,7 @@
 namespace retina_ops {
 
 // Blocks that a multiprocessor must hold, which is how many registers ptxas may use before it spills.
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1200  // where the same code takes more of them
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000  // where the same code takes more of them
 template <class T, Gamma G, bool kPlanar>
 constexpr int kLogitBlocks = 2;
 #else
