@@ -19,6 +19,7 @@ struct FocalDevice {
   int64_t first;                  // elements [first, n) are computed: 0 but in tests of large indices
   int64_t n;                      // elements
   cudaStream_t stream;
+  int64_t most_blocks = kFocalMaxBlocks;  // of the reduction: fewer in tests, so that threads take several packs
 };
 
 void launch_focal_loss_labels(const FocalProblem& problem, const FocalDevice& device, bool reduced);
@@ -46,8 +47,8 @@ FocalKernelArguments<T, TargetT> focal_arguments(const FocalProblem& problem, co
   return a;
 }
 
-inline dim3 focal_grid(int64_t blocks) {
-  return dim3(static_cast<unsigned>(blocks < 1 ? 1 : blocks < kFocalMaxBlocks ? blocks : kFocalMaxBlocks));
+inline dim3 focal_grid(int64_t blocks, int64_t most) {
+  return dim3(static_cast<unsigned>(blocks < 1 ? 1 : blocks < most ? blocks : most));
 }
 
 // The reducing kernel of long rows; false where it does not apply.
@@ -58,8 +59,8 @@ bool launch_focal_rows(const FocalKernelArguments<T, int64_t>& a, const FocalDev
   const int64_t packs = ceil_div<int64_t>(a.n - a.first, kRowPack<T>);
   const auto kernel =
       a.derivative != nullptr ? focal_loss_rows_kernel<T, G, true> : focal_loss_rows_kernel<T, G, false>;
-  launch(kernel, focal_grid(ceil_div<int64_t>(packs, kFocalThreads)), dim3(kFocalThreads), 0, device.stream, a,
-         device.partial, device.done, static_cast<ArithmeticOf<T>*>(device.result));
+  launch(kernel, focal_grid(ceil_div<int64_t>(packs, kFocalThreads), device.most_blocks), dim3(kFocalThreads), 0,
+         device.stream, a, device.partial, device.done, static_cast<ArithmeticOf<T>*>(device.result));
   return true;
 }
 
@@ -72,7 +73,7 @@ void launch_focal_loss(const FocalProblem& problem, const FocalDevice& device, b
     if constexpr (std::is_same_v<TargetT, int64_t>) {
       if (launch_focal_rows<T, G>(a, device)) return;
     }
-    const dim3 grid = focal_grid(blocks);
+    const dim3 grid = focal_grid(blocks, device.most_blocks);
     const auto kernel = a.derivative != nullptr ? focal_loss_reduced_kernel<T, TargetT, G, true>
                                                 : focal_loss_reduced_kernel<T, TargetT, G, false>;
     launch(kernel, grid, dim3(kFocalThreads), 0, device.stream, a, device.partial, device.done,
@@ -118,19 +119,20 @@ inline void launch_focal_count(const int64_t* labels, int64_t first, int64_t row
 
 // grad: elements [first, n) are scaled.
 template <class T>
-void launch_scale_gradient(void* grad, const double* scale, int64_t first, int64_t n, cudaStream_t stream) {
+void launch_scale_gradient(void* grad, const double* scale, int64_t first, int64_t n, cudaStream_t stream,
+                           int64_t most_blocks) {
   const int64_t packs = ceil_div<int64_t>(n - first, kFocalPack<T>);
-  launch(scale_gradient_kernel<T>, focal_grid(ceil_div<int64_t>(packs, kFocalThreads)), dim3(kFocalThreads), 0, stream,
-         static_cast<T*>(grad), scale, first, n, is_aligned(grad, 16));
+  launch(scale_gradient_kernel<T>, focal_grid(ceil_div<int64_t>(packs, kFocalThreads), most_blocks),
+         dim3(kFocalThreads), 0, stream, static_cast<T*>(grad), scale, first, n, is_aligned(grad, 16));
 }
 
 inline void launch_scale_gradient(void* grad, Dtype dtype, const double* scale, int64_t first, int64_t n,
-                                  cudaStream_t stream) {
+                                  cudaStream_t stream, int64_t most_blocks = kFocalMaxBlocks) {
   switch (dtype) {
-    case Dtype::kFloat32: return launch_scale_gradient<float>(grad, scale, first, n, stream);
-    case Dtype::kFloat64: return launch_scale_gradient<double>(grad, scale, first, n, stream);
-    case Dtype::kFloat16: return launch_scale_gradient<__half>(grad, scale, first, n, stream);
-    case Dtype::kBFloat16: return launch_scale_gradient<__nv_bfloat16>(grad, scale, first, n, stream);
+    case Dtype::kFloat32: return launch_scale_gradient<float>(grad, scale, first, n, stream, most_blocks);
+    case Dtype::kFloat64: return launch_scale_gradient<double>(grad, scale, first, n, stream, most_blocks);
+    case Dtype::kFloat16: return launch_scale_gradient<__half>(grad, scale, first, n, stream, most_blocks);
+    case Dtype::kBFloat16: return launch_scale_gradient<__nv_bfloat16>(grad, scale, first, n, stream, most_blocks);
   }
 }
 

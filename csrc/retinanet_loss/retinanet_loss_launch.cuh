@@ -19,10 +19,15 @@ struct RetinanetLossDevice {
   void* box;                              // [] of that of the deltas, or null
   int64_t first_image;                    // 0 but in tests of large indices
   cudaStream_t stream;
+  int64_t most_blocks = kPlanarMaxBlocks;  // fewer in tests, so that threads take several items
 };
 
 void launch_retinanet_classification(const RetinanetLossProblem& problem, const RetinanetLossDevice& device);
 void launch_retinanet_box(const RetinanetLossProblem& problem, const RetinanetLossDevice& device);
+
+inline int64_t most_blocks(const RetinanetLossDevice& device, int64_t most) {
+  return device.most_blocks < most ? device.most_blocks : most;
+}
 
 // Describes the levels, shares the blocks out among them by their work, and returns how many blocks there are.
 // is_taken: levels that are described; most: blocks; work: items of a thread for one image of a level, by the level.
@@ -73,7 +78,8 @@ bool launch_retinanet_classification(const RetinanetLossProblem& problem, const 
   ClassificationArguments<T> a{};
   const int64_t blocks = loss_levels(
       a, problem, problem.logits, problem.logits_gradient, device.first_image,
-      [](const HeadLevel& level) { return level.is_planar == kPlanar; }, kPlanar ? kPlanarMaxBlocks : kLossMaxBlocks,
+      [](const HeadLevel& level) { return level.is_planar == kPlanar; },
+      most_blocks(device, kPlanar ? kPlanarMaxBlocks : kLossMaxBlocks),
       [&](const HeadLevel& level) {
         return kPlanar ? level.per_cell * chunks * ceil_div<int64_t>(level.cells, kPack)
                        : ceil_div<int64_t>(level.cells * classes, kPack);

@@ -125,9 +125,8 @@ __device__ __forceinline__ double loss_of_rows(const ClassificationArguments<T>&
     const int64_t here = at;
     const int column = cursor.column;
     const int left = classes - column;                             // elements to the end of the row
-    const bool is_shared = left < kPack && cursor.row + 1 == end;  // by two images
-    const bool is_plain =
-        match == kBackgroundMatch && match_after == kBackgroundMatch && !is_shared && here + kPack <= n;
+    const bool is_shared = left < kPack && cursor.row + 1 == end;  // by two images, or past the last
+    const bool is_plain = match == kBackgroundMatch && match_after == kBackgroundMatch && !is_shared;
     at += stride;
     cursor.advance(classes);
     if (at < n) read();
@@ -140,7 +139,6 @@ __device__ __forceinline__ double loss_of_rows(const ClassificationArguments<T>&
       if (left < kPack) targets.keep_before(left);
       if (is_shared) targets.ignore_from(left);
       if (left < kPack && !is_shared) targets.add(targets_of<kPack>(a, its[1], labels, 0, left));
-      if (n - here < kPack) targets.ignore_from(static_cast<int>(n - here));
       return PackOthers<A>{targets, weights_of(a, image, a.positive_weight)};
     };
     sum += static_cast<double>(pack_loss<G, PackMath<T>>(x, is_plain, weights, a.gamma, derivative, others));

@@ -37,6 +37,7 @@ void run_focal_loss(const Case& c) {
   device.done = c.array<unsigned>("done");
   device.result = c.array("result");
   device.first = first;
+  device.most_blocks = c.integer("most_blocks");
   device.n = first + c.integer("n");
   const bool reduced = c.flag("reduced");
   if (problem.labels != nullptr) {
@@ -56,5 +57,5 @@ void run_scale_gradient(const Case& c) {
   const Dtype dtype = c.dtype("dtype");
   const int64_t first = c.integer("first");
   launch_scale_gradient(c.array("grad", first * static_cast<int64_t>(bytes_of(dtype))), dtype, c.array<double>("scale"),
-                        first, first + c.integer("n"), nullptr);
+                        first, first + c.integer("n"), nullptr, c.integer("most_blocks"));
 }

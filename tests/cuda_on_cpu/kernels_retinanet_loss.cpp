@@ -32,6 +32,7 @@ void run_retinanet_loss(const Case& c) {
   device.classification = c.array("classification");
   device.box = c.array("box");
   device.first_image = first;
+  device.most_blocks = c.integer("most_blocks");
   launch_retinanet_classification(problem, device);
   launch_retinanet_box(problem, device);
 }

@@ -26,7 +26,7 @@ def focal(device: Device) -> None:
 
 def rows_of_a_few_classes(device: Device) -> None:
     """Rows of fewer classes than a pack, and packs that end in another row than they begin in."""
-    for rows, classes in ((301, 3), (77, 13)):
+    for rows, classes in ((301, 3), (1301, 13)):
         logits, labels = torch.randn(rows, classes), torch.randint(-1, classes + 1, (rows,))
         labels[-1] = 0
         got, grad = emulated.focal_loss_reduced(device, logits, labels)
@@ -58,7 +58,12 @@ MUTATIONS = {
         BOTH,
     ),
     "focal rows: label past the last row": Mutation(
-        "focal_loss", _FOCAL, "kPack && cursor.row + 1 < rows ?", "kPack ?", rows_of_a_few_classes, BOTH
+        "focal_loss",
+        _FOCAL,
+        "kPack && cursor.row + 1 < rows ?",
+        "kPack && cursor.row < rows ?",
+        rows_of_a_few_classes,
+        BOTH,
     ),
     "focal rows: the last pack's next label": Mutation(
         "focal_loss", _FOCAL, "if (here + left < a.n) targets.add", "targets.add", rows_of_a_few_classes, BOTH

@@ -8,6 +8,8 @@ from torch import Tensor
 from ..device import Array, Device
 from .common import DTYPES, arithmetic
 
+MOST_BLOCKS = 3  # so few that a thread takes several packs of a few thousand logits
+
 
 def focal_loss(
     device: Device,
@@ -73,7 +75,7 @@ def focal_loss_reduced(
             "soft_targets": None if is_labels else targets,
             "alpha_per_class": alpha.to(arithmetic(logits.dtype)) if isinstance(alpha, Tensor) else None,
             "derivative": Array(grad, False) if grad is not None else None,
-            "partial": Array(torch.empty(1584, dtype=torch.float64), False),
+            "partial": Array(torch.empty(MOST_BLOCKS, dtype=torch.float64), False),
             "done": done,
             "result": Array(result, False),
             "counted": counted,
@@ -94,6 +96,7 @@ def _focal_scalars(
         "ignore_index": ignore_index,
         "alpha": -1.0 if isinstance(alpha, Tensor) else alpha,
         "gamma": gamma,
+        "most_blocks": MOST_BLOCKS,
     }
 
 
@@ -107,7 +110,7 @@ def count_labels(device: Device, labels: Tensor, classes: int, ignore_index: int
 
 def scale_gradient(device: Device, grad: Tensor, scale: float, offset: int = 0, *, first: int = 0) -> Tensor:
     scaled = grad.clone()
-    scalars = {"dtype": DTYPES[grad.dtype], "n": grad.numel(), "first": first}
+    scalars = {"dtype": DTYPES[grad.dtype], "n": grad.numel(), "first": first, "most_blocks": MOST_BLOCKS}
     arrays = {"grad": Array(scaled, offset=offset), "scale": torch.tensor(scale, dtype=torch.float64)}
     device.run("scale_gradient", scalars, arrays)
     return scaled

@@ -32,6 +32,7 @@ def retinanet_loss(
     upstream: tuple[float, float] | None = None,
     first: int = 0,
     offset: int = 0,
+    most_blocks: int = 3,
 ) -> tuple[Tensor, Tensor, list[Tensor], list[Tensor]]:
     """Both losses (NaN beside `upstream`: the backward has none) and the gradients of the levels, which are as
     `as_levels` gives them. first: index of the first image."""
@@ -41,7 +42,7 @@ def retinanet_loss(
     scalars, arrays = level_arguments(logits, deltas, offset)
     scalars |= {
         "first": first, "gt_capacity": gt_boxes.shape[1], "alpha": alpha, "gamma": gamma,
-        "box_loss": BOX_LOSSES.index(box_loss), "smooth_l1_beta": smooth_l1_beta,
+        "box_loss": BOX_LOSSES.index(box_loss), "smooth_l1_beta": smooth_l1_beta, "most_blocks": most_blocks,
         **{f"w{i}": weight for i, weight in enumerate(weights)},
     }  # fmt: skip
     arrays |= {
