@@ -9,13 +9,14 @@ from harness import cuda_clock
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--full", action="store_true", help="the sizes and dtypes of the published tables")
-    parser.addoption("--device", choices=["cpu", "cuda"], help="to run on; default: a GPU, if there is one")
+    parser.addoption("--device", choices=["cpu", "cuda"], help="to run on; default: all there are")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "device" in metafunc.fixturenames:
         asked = metafunc.config.getoption("--device")
-        metafunc.parametrize("device", [asked or ("cuda" if torch.cuda.is_available() else "cpu")])
+        there_are = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
+        metafunc.parametrize("device", [asked] if asked else there_are)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

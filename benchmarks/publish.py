@@ -1,7 +1,7 @@
 """From a run of pytest-benchmark to a record and a table: `python benchmarks/publish.py RUN.json`.
 
-The run is appended to ``benchmarks/results/<device>.json``, one file a device; ``<device>.md`` and the plots beside it
-are written anew from the last one.
+The run is appended to ``benchmarks/results/<device>.json``, one file a device that it had cases on; ``<device>.md`` and
+the plots beside it are written anew from the last one.
 """
 
 from __future__ import annotations
@@ -134,16 +134,10 @@ def table(run: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path, help="what pytest --benchmark-json wrote")
-    source = json.loads(parser.parse_args().run.read_text())
+def record_of(source: dict[str, Any], device: str, cases: list[dict[str, Any]]) -> dict[str, Any]:
+    """What is kept of a run's cases on one device."""
     commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True).stdout.strip()
-    # All cases of a run are on one device.
-    device = next(
-        (case["params"]["device"] for case in source["benchmarks"] if "device" in (case["params"] or {})), "cpu"
-    )
-    run = {
+    return {
         "device": device_name(device),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
@@ -152,16 +146,27 @@ def main() -> None:
         "commit": os.environ.get("RETINA_OPS_COMMIT") or commit or "unknown",
         "date": source["datetime"],
         "matmul_gigaflops": matmul_gigaflops(device),
-        "rows": [row_of(entry) for entry in source["benchmarks"]],
+        "rows": [row_of(case) for case in cases],
     }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, help="what pytest --benchmark-json wrote")
+    source = json.loads(parser.parse_args().run.read_text())
+    by_device: dict[str, list[dict[str, Any]]] = {}
+    for case in source["benchmarks"]:
+        by_device.setdefault((case["params"] or {}).get("device", "cpu"), []).append(case)
     RESULTS.mkdir(exist_ok=True)
-    record = RESULTS / f"{run['device']}.json"
-    runs = json.loads(record.read_text()) if record.is_file() else []
-    record.write_text(json.dumps([*runs, run], indent=1) + "\n")
-    text = table(run)
-    record.with_suffix(".md").write_text(text)
-    drawn = draw(run, record.with_suffix(""))
-    print(text, "written:", *[path.relative_to(RESULTS.parents[1]) for path in [record, *drawn]])
+    for device, cases in by_device.items():
+        run = record_of(source, device, cases)
+        record = RESULTS / f"{run['device']}.json"
+        runs = json.loads(record.read_text()) if record.is_file() else []
+        record.write_text(json.dumps([*runs, run], indent=1) + "\n")
+        text = table(run)
+        record.with_suffix(".md").write_text(text)
+        drawn = draw(run, record.with_suffix(""))
+        print(text, "written:", *[path.relative_to(RESULTS.parents[1]) for path in [record, *drawn]])
 
 
 if __name__ == "__main__":

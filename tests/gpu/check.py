@@ -100,7 +100,8 @@ def benchmarks(options: argparse.Namespace) -> dict[str, Any]:
     out = ROOT / "build" / "gpu-bench.json"
     out.parent.mkdir(exist_ok=True)
     full = ["--full"] if options.full else []
-    run([sys.executable, "-m", "pytest", "benchmarks", "-q", "-p", "no:cacheprovider", "--benchmark-save-data",
+    run([sys.executable, "-m", "pytest", "benchmarks", "--device", "cuda", "-q", "-p", "no:cacheprovider",
+         "--benchmark-save-data",
          "--benchmark-json", str(out), *full])  # fmt: skip
     run([sys.executable, "benchmarks/publish.py", str(out)])
     sys.path.insert(0, str(ROOT / "benchmarks"))
