@@ -147,7 +147,6 @@ __global__ void __launch_bounds__(kNmsThreads)
     const uint64_t past = left >= kNmsTile ? uint64_t(0) : ~uint64_t(0) << left;
     struck[thread] = past | struck32[2 * thread] | (has_high ? uint64_t(struck32[2 * thread + 1]) << 32 : uint64_t(0));
   }
-  __syncthreads();
   uint64_t rows[kRows];
   uint64_t by_low = 0, by_high = 0;
   const auto read_tile = [&](int w) {  // earlier rows of all threads, and every warp the tile's own

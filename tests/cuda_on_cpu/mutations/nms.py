@@ -51,9 +51,6 @@ MUTATIONS = {
     "nms mask: the tile's own rows the other way": Mutation(
         "nms", _NMS, "is_own ? thread : columns_here", "is_own ? kNmsTile : columns_here", nms
     ),
-    "nms sweep: no barrier before the walk": Mutation(
-        "nms", _NMS, "  __syncthreads();\n  uint64_t rows[kRows];", "  uint64_t rows[kRows];", nms
-    ),
     "nms sweep: no barrier before the merge": Mutation("nms", _NMS, "= mine;\n    __syncthreads();", "= mine;", nms),
     "nms sweep: strikes overwritten": Mutation(
         "nms", _NMS, "strikes[w % 2][thread / kWarpSize] = mine;", "strikes[w & 0][thread / kWarpSize] = mine;", nms
