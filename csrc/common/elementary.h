@@ -75,7 +75,8 @@ RETINA_OPS_HOST_DEVICE float exp_bounded(float y) {
   return exp_in_range<Math>(y < -88.0f ? -88.0f : y);
 }
 
-// exp(-|x|), 0 where that is below 2^-126.5 and for NaN. Below exp(-20) within 5e-7 of the true value.
+// exp(-|x|), 0 where that is below 2^-126.5 and, but for the device's coarse one, for NaN. Below exp(-20) within 5e-7
+// of the true value.
 template <class Math>
 RETINA_OPS_HOST_DEVICE float exp_of_minus_magnitude(float x) {
 #if defined(__CUDA_ARCH__)

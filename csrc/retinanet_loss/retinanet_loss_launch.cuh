@@ -119,7 +119,7 @@ void launch_retinanet_box(const RetinanetLossProblem& problem, const RetinanetLo
   BoxLossArguments<T> a{};
   const int64_t blocks = loss_levels(
       a, problem, problem.deltas, problem.deltas_gradient, device.first_image, [](const HeadLevel&) { return true; },
-      kLossMaxBlocks, [](const HeadLevel& level) { return level.anchors(); });
+      most_blocks(device, kLossMaxBlocks), [](const HeadLevel& level) { return level.anchors(); });
   a.upstream = device.upstream_box;
   a.partial = device.partial + kLossPartials;
   a.done = device.done + 1;

@@ -9,7 +9,8 @@ from torch import Tensor
 
 
 def check_levels(op: str, cls_logits: Sequence[Tensor], bbox_regression: Sequence[Tensor]) -> None:
-    """
+    """Refuses maps that are not those of a detection head.
+
     Args:
         op: the operator's name, for errors.
         cls_logits: each level ``[B, A * K, H, W]``, contiguous or channels-last, or ``[B, H * W * A, K]``.
