@@ -10,7 +10,7 @@ centres = torch.cartesian_prod(torch.arange(4, 256, 8.0), torch.arange(4, 256, 8
 anchors = torch.cat([centres - 16, centres + 16], dim=1)
 objects = torch.tensor([[40.0, 40.0, 80.0, 70.0], [150.0, 160.0, 180.0, 200.0]])
 
-matches = match_anchors(anchors, objects, fg_iou=0.5, bg_iou=0.4)
+matches = match_anchors(anchors, objects, fg_iou_thresh=0.5, bg_iou_thresh=0.4)
 positive = matches >= 0
 print(f"{len(anchors)} anchors: {int(positive.sum())} positive, {int((matches == -2).sum())} ignored")
 

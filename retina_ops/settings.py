@@ -7,7 +7,8 @@ from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
-from .data.errors import DataError, needs_extra
+from ._deprecated import old_field_names, with_new_names
+from .errors import DataError, needs_extra
 
 T = TypeVar("T")
 
@@ -21,6 +22,7 @@ def from_plain(cls: type[T], values: Any, where: str = "") -> T:
     if not isinstance(values, dict):
         raise ValueError(f"{where or cls.__name__} must be a table, got {values!r}")
     hints = get_type_hints(cls)
+    values = with_new_names(where or cls.__name__, values, old_field_names(cls))
     known = [item.name for item in fields(cls)]  # type: ignore[arg-type]
     for key in values:
         if key not in known:

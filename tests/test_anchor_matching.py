@@ -229,7 +229,7 @@ def test_compiles_without_recompile(device: str) -> None:
 
 def test_rejects_bad_options(device: str) -> None:
     anchors, boxes = case(5, 2, device)
-    with pytest.raises(ValueError, match=r"bg_iou must be at most fg_iou, got 0\.6 and 0\.5"):
+    with pytest.raises(ValueError, match=r"bg_iou_thresh must be at most fg_iou_thresh, got 0\.6 and 0\.5"):
         match_anchors(anchors, boxes, 0.5, 0.6)
     with pytest.raises(ValueError, match="ignore_iof must be above 0, got 0"):
         match_anchors(anchors, boxes, ignore_regions=boxes, ignore_iof=0)

@@ -54,8 +54,8 @@ def test_matches_reference(device: str, dtype: torch.dtype, kind: str) -> None:
     for left, right in zip(postprocess(*maps, IMAGES), postprocess(*last, IMAGES), strict=True):
         assert torch.equal(left, right)
     for topk, detections in ((1, 300), (10, 20), (1000, 3), (0, 4), (7, 0)):
-        check(maps, topk=topk, detections_per_image=detections)
-    check(maps, score_threshold=0.5, nms_threshold=0.0, box_weights=(10.0, 10.0, 5.0, 5.0))
+        check(maps, topk_candidates=topk, detections_per_img=detections)
+    check(maps, score_thresh=0.5, nms_thresh=0.0, bbox_reg_weights=(10.0, 10.0, 5.0, 5.0))
 
 
 @pytest.mark.parametrize("classes", [1, 2, 91])
@@ -98,7 +98,7 @@ def test_selection_of_large_levels(device: str, dtype: torch.dtype, kind: str) -
         logits[0] = (rising if kind == "ascending" else rising.flip(0)).reshape(logits[0].shape)
     for topk in (300, 1500):
         for layout in (list, channels_last):
-            check((layout(logits), deltas, anchors), IMAGES[:1], topk=topk)
+            check((layout(logits), deltas, anchors), IMAGES[:1], topk_candidates=topk)
 
 
 def test_ties_go_by_level_row_column_anchor_and_class(device: str) -> None:
@@ -109,7 +109,7 @@ def test_ties_go_by_level_row_column_anchor_and_class(device: str) -> None:
     flat = [level * 0 for level in deltas]
     for layout in (list, channels_last):
         boxes, scores, labels, counts = postprocess(
-            layout(logits), layout(flat), anchors, [(1000, 1000)], detections_per_image=144
+            layout(logits), layout(flat), anchors, [(1000, 1000)], detections_per_img=144
         )
         assert int(counts[0]) == 144 and scores.unique().numel() == 1
         assert torch.equal(labels[0], torch.arange(144, device=device) % 3)
@@ -126,8 +126,8 @@ def test_threshold_is_strict(device: str) -> None:
         threshold = float(scores[at])
         below = float(torch.nextafter(scores[at], scores.new_tensor(0.0)))
         for value, number in ((threshold, 1200 - at), (below, 1201 - at)):
-            found = postprocess([logits], [deltas], anchors, [(9e9, 9e9)], score_threshold=value, topk=2000,
-                                detections_per_image=2000)  # fmt: skip
+            found = postprocess([logits], [deltas], anchors, [(9e9, 9e9)], score_thresh=value, topk_candidates=2000,
+                                detections_per_img=2000)  # fmt: skip
             assert int(found[3][0]) == number
 
 
@@ -136,10 +136,10 @@ def test_thresholds_of_any_value(device: str) -> None:
     maps = head_outputs(2, 3, kind="ties", device=device)
     maps[0][0][0, 0, 0, 0] = -float("inf")
     for threshold in (-1.0, 0.0, 1e-30, 0.999999, 1.0, float("nan"), float("inf"), -float("inf")):
-        counts = check(maps, score_threshold=threshold, topk=500, detections_per_image=2000, nms_threshold=1.0)
+        counts = check(maps, score_thresh=threshold, topk_candidates=500, detections_per_img=2000, nms_thresh=1.0)
         assert (counts.sum() == 0) == (not threshold < 1.0)
     for threshold in (-0.5, 0.0, 1.0, float("nan")):
-        check(maps, nms_threshold=threshold)
+        check(maps, nms_thresh=threshold)
 
 
 def test_nan_is_no_detection(device: str) -> None:
@@ -161,7 +161,7 @@ def test_boxes_are_clipped_to_their_image(device: str) -> None:
     assert counts.min() > 0 and boxes.min() >= 0
     for image, (height, width) in enumerate([(30, 40), (50, 20)]):
         assert boxes[image, :, 0::2].max() == width and boxes[image, :, 1::2].max() == height
-    check((logits, wild, anchors), [(30, 40), (50, 20)], nms_threshold=0.9)
+    check((logits, wild, anchors), [(30, 40), (50, 20)], nms_thresh=0.9)
 
 
 @pytest.mark.parametrize("dtype", [torch.int64, torch.int32, torch.float32, torch.float64])
@@ -176,7 +176,7 @@ def test_image_sizes_as_a_tensor(device: str, dtype: torch.dtype) -> None:
 def test_greedy_property(device: str) -> None:
     """NMS over the outputs of an NMS keeps them all; scores descend; padding is as documented."""
     maps = head_outputs(2, 4, kind="dense", device=device)
-    boxes, scores, labels, counts = postprocess(*maps, IMAGES, detections_per_image=200)
+    boxes, scores, labels, counts = postprocess(*maps, IMAGES, detections_per_img=200)
     for image, count in enumerate(counts.tolist()):
         assert 20 < count <= 200
         kept = batched_nms(boxes[image, :count], scores[image, :count], labels[image, :count], 0.5)
@@ -200,7 +200,7 @@ def test_empty(device: str) -> None:
     """No images, no cells, no classes, nothing asked for."""
     for batch, classes, sizes in ((0, 3, SIZES), (2, 3, ((0, 0), (0, 5))), (2, 0, SIZES)):
         logits, deltas, anchors = head_outputs(batch, classes, sizes=sizes, device=device)
-        boxes, scores, labels, counts = postprocess(logits, deltas, anchors, IMAGES[:batch], detections_per_image=4)
+        boxes, scores, labels, counts = postprocess(logits, deltas, anchors, IMAGES[:batch], detections_per_img=4)
         assert boxes.shape == (batch, 4, 4) and (boxes == 0).all() and (scores == 0).all()
         assert (labels == -1).all() and counts.tolist() == [0] * batch
 

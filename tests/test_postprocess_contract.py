@@ -29,7 +29,7 @@ def test_compiles_without_recompile(device: str) -> None:
     torch._dynamo.reset()
 
     def detect(logits: list[Tensor], deltas: list[Tensor], anchors: Tensor, sizes: Tensor) -> Tensor:
-        boxes, scores, labels, counts = postprocess(logits, deltas, anchors, sizes, detections_per_image=20)
+        boxes, scores, labels, counts = postprocess(logits, deltas, anchors, sizes, detections_per_img=20)
         return boxes.sum(dim=(1, 2)) + scores.sum(dim=1) + labels.sum(dim=1) + counts
 
     compiled = torch.compile(detect, fullgraph=True, backend="aot_eager")
@@ -105,13 +105,13 @@ def test_takes_no_gradient(device: str) -> None:
 def test_rejects_bad_options(device: str) -> None:
     maps = head_outputs(2, 3, device=device)
     with pytest.raises(ValueError, match="topk must be at least 0, got -1"):
-        postprocess(*maps, IMAGES, topk=-1)
-    with pytest.raises(ValueError, match="detections_per_image must be at least 0, got -5"):
-        postprocess(*maps, IMAGES, detections_per_image=-5)
-    with pytest.raises(ValueError, match=r"box_weights must be four numbers \(wx, wy, ww, wh\), got 3"):
-        postprocess(*maps, IMAGES, box_weights=(1, 1, 1))
-    with pytest.raises(RuntimeError, match="postprocess: box_weights must be finite and not 0, got 0"):
-        postprocess(*maps, IMAGES, box_weights=(1, 1, 0, 1))
+        postprocess(*maps, IMAGES, topk_candidates=-1)
+    with pytest.raises(ValueError, match="detections_per_img must be at least 0, got -5"):
+        postprocess(*maps, IMAGES, detections_per_img=-5)
+    with pytest.raises(ValueError, match=r"bbox_reg_weights must be four numbers \(wx, wy, ww, wh\), got 3"):
+        postprocess(*maps, IMAGES, bbox_reg_weights=(1, 1, 1))
+    with pytest.raises(RuntimeError, match="postprocess: bbox_reg_weights must be finite and not 0, got 0"):
+        postprocess(*maps, IMAGES, bbox_reg_weights=(1, 1, 0, 1))
 
 
 def test_rejects_bad_levels(device: str) -> None:
@@ -159,8 +159,8 @@ def test_rejects_too_large_topk(device: str) -> None:
         pytest.skip("of CUDA alone")
     maps = head_outputs(1, 91, per_cell=9, sizes=((20, 20),), device=device)
     with pytest.raises(RuntimeError, match="postprocess: topk must be at most 65536 on CUDA, got 65537"):
-        postprocess(*maps, IMAGES[:1], topk=65537)
-    assert int(postprocess(*maps, IMAGES[:1], topk=65536)[3][0]) > 0
+        postprocess(*maps, IMAGES[:1], topk_candidates=65537)
+    assert int(postprocess(*maps, IMAGES[:1], topk_candidates=65536)[3][0]) > 0
 
 
 def test_rejects_torchscript() -> None:

@@ -87,10 +87,10 @@ def test_matches_torchvision(device: str, model: RetinaNet, layout: torch.memory
     resized, _ = model.transform(images)
     anchors = model.anchor_generator(resized, logits)[0]
     sizes = resized.image_sizes
-    outputs = postprocess(logits, deltas, anchors, sizes, detections_per_image=200)
+    outputs = postprocess(logits, deltas, anchors, sizes, detections_per_img=200)
     agrees(found, outputs)
     # Its definition says the same, and so do other settings.
-    agrees(found, reference.postprocess(logits, deltas, anchors, sizes, detections_per_image=200))
+    agrees(found, reference.postprocess(logits, deltas, anchors, sizes, detections_per_img=200))
     model.score_thresh, model.topk_candidates, model.nms_thresh, model.detections_per_img = 0.1, 100, 0.3, 80
     try:
         found = maps_of(model, images)[2]
@@ -99,7 +99,7 @@ def test_matches_torchvision(device: str, model: RetinaNet, layout: torch.memory
     agrees(
         found,
         postprocess(
-            logits, deltas, anchors, sizes, score_threshold=0.1, topk=100, nms_threshold=0.3, detections_per_image=80
+            logits, deltas, anchors, sizes, score_thresh=0.1, topk_candidates=100, nms_thresh=0.3, detections_per_img=80
         ),
     )
 
@@ -125,7 +125,7 @@ def test_half_outputs_are_taken_as_they_are(device: str, model: RetinaNet, dtype
         [[part.double() for part in anchor.split(parts)] for anchor in anchors],
         resized.image_sizes,
     )
-    outputs = postprocess(logits, deltas, anchors[0], resized.image_sizes, detections_per_image=200)
+    outputs = postprocess(logits, deltas, anchors[0], resized.image_sizes, detections_per_img=200)
     for image, theirs in enumerate(found):
         boxes, scores, labels = (output[image, : int(outputs[3][image])] for output in outputs[:3])
         assert len(scores) == len(theirs["scores"]) >= 50

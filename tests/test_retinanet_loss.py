@@ -56,7 +56,7 @@ def test_matches_reference_to_1e_10(device: str, layout: str, box_loss: str) -> 
     for gamma, normalization in ((2.0, "image"), (1.3, "batch"), (0.0, lambda foreground: foreground.sum() + 7.5)):
         head = random_head(SIZES, [6, 0, 3], layout=layout, dtype=torch.float64, device=device)
         options = {"gamma": gamma, "normalization": normalization, "box_loss": box_loss, "smooth_l1_beta": 0.3}
-        check(head, 1e-10, **options, box_weights=(10.0, 10.0, 5.0, 5.0))
+        check(head, 1e-10, **options, bbox_reg_weights=(10.0, 10.0, 5.0, 5.0))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
@@ -120,7 +120,7 @@ def test_crowds_and_low_quality(device: str) -> None:
     head = random_head(SIZES, [5, 1], dtype=torch.float64, device=device)
     regions = [boxes + 3 for boxes in head.gt_boxes]
     check(head, 1e-10, ignore_regions=regions, ignore_iof=0.4)
-    check(head, 1e-10, allow_low_quality_matches=False, fg_iou=0.6, bg_iou=0.3, alpha=-1)
+    check(head, 1e-10, allow_low_quality_matches=False, fg_iou_thresh=0.6, bg_iou_thresh=0.3, alpha=-1)
     check(head, 1e-10, ignore_regions=[regions[0], regions[1][:0]], alpha=1.0)
 
 
@@ -143,7 +143,7 @@ def test_ignored_anchors_may_be_nan(device: str, layout: str, create_graph: bool
         for level in head.outputs:
             for anchor in ignored.tolist():
                 outputs_of(level, anchor).fill_(torch.nan)
-    losses = loss_of(head, fg_iou=0.9, bg_iou=0.1)
+    losses = loss_of(head, fg_iou_thresh=0.9, bg_iou_thresh=0.1)
     gradients = torch.autograd.grad(sum(losses), head.outputs, create_graph=create_graph)
     assert all(loss.isfinite() for loss in losses) and all(g.isfinite().all() for g in gradients)
     assert all((outputs_of(g, anchor) == 0).all() for g in gradients for anchor in ignored.tolist())

@@ -190,7 +190,7 @@ def test_rejects_bad_options(device: str) -> None:
         ({"smooth_l1_beta": -1}, "smooth_l1_beta must be finite and at least 0, got -1"),
         ({"normalization": "ema"}, "normalization must be image, batch or a callable.* got 'ema'"),
         ({"normalization": lambda foreground: foreground[:0]}, r"normalization must return a tensor .* got \[0\]"),
-        ({"box_weights": (1, 1)}, "box_weights must be four numbers"),
+        ({"bbox_reg_weights": (1, 1)}, "bbox_reg_weights must be four numbers"),
         ({"ignore_regions": []}, "ignore_regions must be a list of 1 tensors, one an image, got 0"),
     ):
         with pytest.raises(ValueError, match=f"retinanet_loss: {message}"):

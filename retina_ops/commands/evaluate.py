@@ -10,10 +10,10 @@ import torch
 
 from ..data.dataset import DetectionDataset
 from ..data.export import ground_truth_of
-from ..data.json_file import write_json
 from ..data.opening import open_dataset
 from ..evaluation import Evaluation, evaluate, plot_precision_recall
 from ..evaluation.inference import detect_dataset
+from ..files import write_json
 from ..models import load_model
 from ..training.distributed import World, joined_world
 from ..training.precision import autocast, resolve_precision

@@ -6,9 +6,9 @@ import argparse
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from ..data.errors import needs_extra
 from ..data.inspection import inspect_dataset
 from ..data.opening import open_dataset
+from ..errors import needs_extra
 from ..models import ModelConfig
 from ..models.anchors import anchors_of_image, default_anchor_generator
 from ..settings import read_toml
@@ -59,8 +59,8 @@ def run(arguments: list[str]) -> None:
             dataset,
             lambda height, width: anchors_of_image(generator, (height, width), model.min_size, model.max_size),
             output_folder(options.output),
-            fg_iou=model.loss.fg_iou,
-            bg_iou=model.loss.bg_iou,
+            fg_iou_thresh=model.loss.fg_iou_thresh,
+            bg_iou_thresh=model.loss.bg_iou_thresh,
             pictures=options.pictures,
             progress=progress,
         )

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ..data.errors import DataError, needs_extra
+from ..errors import DataError, needs_extra
 
 with needs_extra("train"):
     import tyro

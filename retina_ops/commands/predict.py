@@ -9,9 +9,9 @@ from typing import Any
 import torch
 
 from ..data.drawing import draw_detections, save_png
-from ..data.errors import needs_extra
-from ..data.images import list_images, read_image
-from ..data.json_file import write_json
+from ..errors import needs_extra
+from ..files import write_json
+from ..images import list_images, read_image
 from ..models import load_model, predict_files
 from ..training.distributed import resolve_device
 from .options import output_folder, parse, progress_bar

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from ..data.errors import DataError
+from ..errors import DataError
 from ..settings import read_toml, to_toml
 from ..training import TrainConfig, train
 from .options import metrics_table, parse

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from ..errors import DataError, DataWarning
+from ..files import read_json, write_json
+from ..images import list_images, read_image
 from .coco import CocoDetection
 from .dataset import Category, DetectionDataset, SubsetDataset, Target
 from .drawing import draw_detections, save_png
-from .errors import DataError, DataWarning
 from .export import ground_truth_of, write_coco
 from .file_dataset import FileDataset
-from .images import list_images, read_image
 from .inspection import inspect_dataset
-from .json_file import read_json, write_json
 from .loading import AspectRatioBatchSampler, collate, detection_loader, shard_indices
 from .opening import open_dataset
 from .transforms import AugmentationConfig, AugmentedDataset, RandomZoom, build_transforms

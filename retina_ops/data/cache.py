@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+from ..errors import needs_extra
 from .dataset import DetectionDataset, Target
-from .errors import needs_extra
 
 with needs_extra("train"):
     import torch

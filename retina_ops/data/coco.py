@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ..errors import DataError
+from ..files import is_integer, is_number, read_json
 from .dataset import Category
-from .errors import DataError
 from .file_dataset import AnnotationColumns, FileDataset, ImageRecord, OnBadImage, stored_size
-from .json_file import is_integer, is_number, read_json
 
 
 class CocoDetection(FileDataset):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from .errors import needs_extra
+from ..errors import needs_extra
 
 with needs_extra("train"):
     import torch

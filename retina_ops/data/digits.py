@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import Literal
 
+from ..errors import needs_extra
 from .dataset import DetectionDataset, Target
-from .errors import needs_extra
 
 with needs_extra("demo"):
     import numpy as np

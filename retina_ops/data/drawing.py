@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from .errors import needs_extra
+from ..errors import needs_extra
 
 with needs_extra("train"):
     import numpy as np

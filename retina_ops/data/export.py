@@ -6,9 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ..errors import needs_extra
+from ..files import write_json
 from .dataset import DetectionDataset
-from .errors import needs_extra
-from .json_file import write_json
 
 with needs_extra("train"):
     from torchvision.transforms.v2.functional import to_pil_image

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from ..errors import DataError, DataWarning, needs_extra
+from ..images import read_image, read_image_size
 from .dataset import Category, DetectionDataset, Target
-from .errors import DataError, DataWarning, needs_extra
-from .images import read_image, read_image_size
 
 with needs_extra("train"):
     import numpy as np

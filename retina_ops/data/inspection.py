@@ -8,10 +8,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from .._deprecated import MATCHING, renamed_arguments
+from ..errors import needs_extra
+from ..files import write_json
 from .dataset import DetectionDataset
 from .drawing import draw_detections, save_png
-from .errors import needs_extra
-from .json_file import write_json
 
 with needs_extra("train"):
     import torch
@@ -21,13 +22,14 @@ Anchors = Tensor | Callable[[int, int], Tensor]
 SIZE_EDGES = (0, 8, 16, 32, 64, 96, 128, 256, 512, 1024)  # square root of a box's area, pixels
 
 
+@renamed_arguments(**MATCHING)
 def inspect_dataset(
     dataset: DetectionDataset,
     anchors: Anchors,
     output: str | Path | None = None,
     *,
-    fg_iou: float = 0.5,
-    bg_iou: float = 0.4,
+    fg_iou_thresh: float = 0.5,
+    bg_iou_thresh: float = 0.4,
     pictures: int = 16,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
@@ -39,7 +41,7 @@ def inspect_dataset(
             returns them, for images of differing sizes. A model that resizes images must scale its anchors back.
         output: folder for ``summary.json``, ``class_counts.png``, ``box_sizes.png``, ``anchor_iou.png`` and
             ``ground_truth/*.png``. None: nothing is written.
-        fg_iou, bg_iou: the model's matching thresholds, as in `retina_ops.match_anchors`.
+        fg_iou_thresh, bg_iou_thresh: the model's matching thresholds, as in `retina_ops.match_anchors`.
         pictures: how many images are drawn, evenly spread over the data set.
         progress: called with (images done, images in all).
 
@@ -67,7 +69,7 @@ def inspect_dataset(
         boxes, labels = target["boxes"][~crowd], target["labels"][~crowd]
         grid = anchors_of(*dataset.image_size(index)).to(boxes)
         regions = target["boxes"][crowd] if crowd.any() else None
-        matches = match_anchors(grid, boxes, fg_iou, bg_iou, True, ignore_regions=regions)
+        matches = match_anchors(grid, boxes, fg_iou_thresh, bg_iou_thresh, True, ignore_regions=regions)
         positives.append(int((matches >= 0).sum()))
         negatives.append(int((matches == -1).sum()))
         ignored.append(int((matches == -2).sum()))
@@ -88,7 +90,7 @@ def inspect_dataset(
         "crowd_boxes": crowds,
         "classes": _class_rows(dataset.category_names, label, size, best, images_of_class),
         "box_sizes": _size_rows(size),
-        "best_anchor_iou": _iou_rows(best, fg_iou, bg_iou),
+        "best_anchor_iou": _iou_rows(best, fg_iou_thresh, bg_iou_thresh),
         "anchors_an_image": {
             "positive": _mean(positives),
             "ignored": _mean(ignored),
@@ -98,11 +100,11 @@ def inspect_dataset(
             "images_without_positives": sum(count == 0 for count in positives),
         },
     }
-    summary["remarks"] = _remarks(summary, fg_iou)
+    summary["remarks"] = _remarks(summary, fg_iou_thresh)
     if output is not None:
         folder = Path(output)
         _draw_ground_truth(dataset, folder / "ground_truth", pictures)
-        _plot(summary, best, fg_iou, bg_iou, folder)
+        _plot(summary, best, fg_iou_thresh, bg_iou_thresh, folder)
         write_json(folder / "summary.json", summary, indent=2)
     return summary
 
@@ -136,7 +138,7 @@ def _size_rows(size: Tensor) -> dict[str, Any]:
     }
 
 
-def _iou_rows(best: Tensor, fg_iou: float, bg_iou: float) -> dict[str, float | None]:
+def _iou_rows(best: Tensor, fg_iou_thresh: float, bg_iou_thresh: float) -> dict[str, float | None]:
     if len(best) == 0:
         return dict.fromkeys(("mean", "p10", "p50", "below_bg_iou", "below_fg_iou"))
     order = best.sort().values
@@ -144,12 +146,12 @@ def _iou_rows(best: Tensor, fg_iou: float, bg_iou: float) -> dict[str, float | N
         "mean": round(float(best.mean()), 4),
         "p10": round(float(order[int(0.1 * (len(order) - 1))]), 4),
         "p50": round(float(order[int(0.5 * (len(order) - 1))]), 4),
-        "below_bg_iou": round(float((best < bg_iou).float().mean()), 4),
-        "below_fg_iou": round(float((best < fg_iou).float().mean()), 4),
+        "below_bg_iou": round(float((best < bg_iou_thresh).float().mean()), 4),
+        "below_fg_iou": round(float((best < fg_iou_thresh).float().mean()), 4),
     }
 
 
-def _remarks(summary: dict[str, Any], fg_iou: float) -> list[str]:
+def _remarks(summary: dict[str, Any], fg_iou_thresh: float) -> list[str]:
     remarks = []
     rows = summary["classes"]
     missing = [name for name, row in rows.items() if row["boxes"] == 0]
@@ -161,8 +163,8 @@ def _remarks(summary: dict[str, Any], fg_iou: float) -> list[str]:
     below = summary["best_anchor_iou"]["below_fg_iou"] or 0.0
     if below > 0.1:
         remarks.append(
-            f"{below:.0%} of the boxes reach no anchor by IoU {fg_iou}: they train through their single best anchor "
-            "alone; other anchor sizes or a larger image would fit them better"
+            f"{below:.0%} of the boxes reach no anchor by IoU {fg_iou_thresh}: they train through their single "
+            "best anchor alone; other anchor sizes or a larger image would fit them better"
         )
     if summary["images_without_boxes"]:
         remarks.append(f"{summary['images_without_boxes']} images have no box: they train as background")
@@ -182,7 +184,7 @@ def _draw_ground_truth(dataset: DetectionDataset, folder: Path, pictures: int) -
         save_png(drawn, folder / Path(dataset.file_name(index)).with_suffix(".png").name)
 
 
-def _plot(summary: dict[str, Any], best: Tensor, fg_iou: float, bg_iou: float, folder: Path) -> None:
+def _plot(summary: dict[str, Any], best: Tensor, fg_iou_thresh: float, bg_iou_thresh: float, folder: Path) -> None:
     with needs_extra("train"):
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
@@ -212,8 +214,10 @@ def _plot(summary: dict[str, Any], best: Tensor, fg_iou: float, bg_iou: float, f
 
     def anchor_iou(axes: Any) -> None:
         axes.hist(best.tolist(), bins=[i / 20 for i in range(21)])
-        for name, value in (("background below", bg_iou), ("foreground from", fg_iou)):
-            axes.axvline(value, color="black", linestyle=":" if value == bg_iou else "--", label=f"{name} {value}")
+        for name, value in (("background below", bg_iou_thresh), ("foreground from", fg_iou_thresh)):
+            axes.axvline(
+                value, color="black", linestyle=":" if value == bg_iou_thresh else "--", label=f"{name} {value}"
+            )
         axes.set_xlabel("IoU with the best anchor")
         axes.set_ylabel("boxes")
         axes.legend(frameon=False)

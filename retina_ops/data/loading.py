@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from ..errors import needs_extra
 from .dataset import DetectionDataset, Target
-from .errors import needs_extra
 from .transforms import mix_seed
 
 with needs_extra("train"):

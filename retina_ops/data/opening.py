@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..errors import DataError
 from .coco import CocoDetection
 from .dataset import Category, DetectionDataset
-from .errors import DataError
 from .file_dataset import OnBadImage
 from .voc import VocDetection, is_voc_folder
 

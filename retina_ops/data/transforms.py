@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from ..errors import needs_extra
 from .dataset import DetectionDataset, Target
-from .errors import needs_extra
 
 with needs_extra("train"):
     import numpy as np

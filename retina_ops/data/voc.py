@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
+from ..errors import DataError
+from ..images import IMAGE_SUFFIXES
 from .dataset import Category
-from .errors import DataError
 from .file_dataset import AnnotationColumns, FileDataset, ImageRecord, OnBadImage, stored_size
-from .images import IMAGE_SUFFIXES
 
 # fmt: off
 VOC_NAMES = [

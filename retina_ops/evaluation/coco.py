@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..data.errors import DataError, needs_extra
+from ..errors import DataError, needs_extra
 from .detections import Json, load_detections, load_ground_truth
 
 with needs_extra("train"):

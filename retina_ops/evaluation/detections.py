@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..data.errors import DataError, needs_extra
-from ..data.json_file import is_integer, is_number, read_json
+from ..errors import DataError, needs_extra
+from ..files import is_integer, is_number, read_json
 
 with needs_extra("train"):
     from torch import Tensor

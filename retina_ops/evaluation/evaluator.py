@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from ..data.dataset import DetectionDataset
-from ..data.errors import needs_extra
 from ..data.export import ground_truth_of
+from ..errors import needs_extra
 from .coco import Evaluation, Metrics, evaluate
 from .detections import Json, coco_detections, load_ground_truth
 

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 
 from ..data.dataset import DetectionDataset
-from ..data.errors import needs_extra
 from ..data.loading import detection_loader, shard_indices
+from ..errors import needs_extra
 from .evaluator import CocoEvaluator
 
 with needs_extra("train"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from ..data.errors import needs_extra
+from ..errors import needs_extra
 from .coco import PrecisionRecall
 
 _NAMED = 12  # with more classes only the mean is named

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..anchor_cache import AnchorCache
-from ..data.errors import needs_extra
+from ..errors import needs_extra
 
 with needs_extra("models"):
     import torch

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, cast
 
-from ..data.errors import needs_extra
+from ..errors import needs_extra
 from .head import group_norm
 
 with needs_extra("models"):

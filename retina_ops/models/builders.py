@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from ..data.errors import needs_extra
+from ..errors import needs_extra
 from .anchors import default_anchor_generator
 from .backbones import resnet_fpn, small_fpn
 from .head import RetinaNetHead, group_norm

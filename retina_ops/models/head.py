@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any, cast
 
-from ..data.errors import needs_extra
+from ..errors import needs_extra
 
 with needs_extra("models"):
     from torch import Tensor, nn

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from .. import retinanet_loss
-from ..data.errors import needs_extra
+from .._deprecated import MATCHING, renamed_fields
+from ..errors import needs_extra
 
 with needs_extra("models"):
     import torch
@@ -17,31 +18,32 @@ BOX_LOSSES = ("l1", "smooth_l1", "giou", "diou", "ciou")
 NORMALIZATIONS = ("image", "batch", "ema")
 
 
+@renamed_fields(**MATCHING, box_weight="box_loss_weight")
 @dataclass(frozen=True)
 class LossOptions:
     """What the loss is made of.
 
     Attributes:
-        fg_iou: IoU from which an anchor is foreground.
-        bg_iou: IoU under which it is background; between the two it is ignored.
+        fg_iou_thresh: IoU from which an anchor is foreground.
+        bg_iou_thresh: IoU under which it is background; between the two it is ignored.
         alpha: weight of a positive in the focal loss; a negative has 1 - alpha.
         gamma: exponent of the focal loss: how much easy anchors are weighted down.
         box_loss: one of ``BOX_LOSSES``.
         smooth_l1_beta: where ``smooth_l1`` turns from square to linear, in units of the deltas.
-        box_weight: factor of the box loss.
+        box_loss_weight: factor of the box loss.
         normalization: ``"image"``: each image's sum over its foreground anchors, the mean over images, as
             torchvision's. ``"batch"``: the sum over all foreground anchors of the batch and of all processes.
             ``"ema"``: the sum over a moving average of the batch's foreground anchors, as detectron2's
             (`retina_ops.EmaNormalizer`; one more tensor in the model's state dict).
     """
 
-    fg_iou: float = 0.5
-    bg_iou: float = 0.4
+    fg_iou_thresh: float = 0.5
+    bg_iou_thresh: float = 0.4
     alpha: float = 0.25
     gamma: float = 2.0
     box_loss: str = "l1"
     smooth_l1_beta: float = 1.0
-    box_weight: float = 1.0
+    box_loss_weight: float = 1.0
     normalization: str = "image"
 
     def __post_init__(self) -> None:
@@ -80,8 +82,8 @@ def retinanet_losses(
         anchors,
         boxes,
         [target["labels"] for target in targets],
-        fg_iou=options.fg_iou,
-        bg_iou=options.bg_iou,
+        fg_iou_thresh=options.fg_iou_thresh,
+        bg_iou_thresh=options.bg_iou_thresh,
         alpha=options.alpha,
         gamma=options.gamma,
         box_loss=options.box_loss,
@@ -89,7 +91,7 @@ def retinanet_losses(
         normalization=normalizer if normalizer and options.normalization == "ema" else options.normalization,
         ignore_regions=crowds,
     )
-    return {"classification": classification, "bbox_regression": box_loss * options.box_weight}
+    return {"classification": classification, "bbox_regression": box_loss * options.box_loss_weight}
 
 
 def _split_crowds(targets: Sequence[dict[str, Any]]) -> tuple[list[Tensor], list[Tensor] | None]:

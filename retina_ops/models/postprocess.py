@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .. import postprocess
-from ..data.errors import needs_extra
+from ..errors import needs_extra
 from ..ops._postprocess_limits import within
 from ..ops.detections import by_image
 
@@ -48,16 +48,18 @@ def detections_of(
     Returns:
         For each image ``boxes`` ``[n, 4]``, ``scores`` ``[n]`` descending and ``labels`` ``[n]``.
     """
-    topk, detections = within(head_outputs["cls_logits"], options.topk_candidates, options.detections_per_img)
+    topk_candidates, detections_per_img = within(
+        head_outputs["cls_logits"], options.topk_candidates, options.detections_per_img
+    )
     return by_image(
         *postprocess(
             head_outputs["cls_logits"],
             head_outputs["bbox_regression"],
             anchors,
             image_sizes,
-            score_threshold=options.score_thresh,
-            topk=topk,
-            nms_threshold=options.nms_thresh,
-            detections_per_image=detections,
+            score_thresh=options.score_thresh,
+            topk_candidates=topk_candidates,
+            nms_thresh=options.nms_thresh,
+            detections_per_img=detections_per_img,
         )
     )

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..data.errors import DataError, DataWarning, needs_extra
-from ..data.images import list_images, read_image
+from ..errors import DataError, DataWarning, needs_extra
+from ..images import list_images, read_image
 
 with needs_extra("models"):
     import torch

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from .. import EmaNormalizer
-from ..data.errors import needs_extra
+from ..errors import needs_extra
 from .anchors import AnchorCache, default_anchor_generator
 from .config import ModelConfig
 from .head import RetinaNetHead
@@ -96,7 +96,7 @@ class RetinaNet(nn.Module):
             **kwargs,
         )
         self.loss_normalizer: EmaNormalizer | None = None
-        self.loss_options = loss or LossOptions(fg_iou=fg_iou_thresh, bg_iou=bg_iou_thresh)
+        self.loss_options = loss or LossOptions(fg_iou_thresh=fg_iou_thresh, bg_iou_thresh=bg_iou_thresh)
         self.postprocess_options = PostprocessOptions(score_thresh, nms_thresh, detections_per_img, topk_candidates)
         self.categories: list[dict[str, Any]] = (
             [dict(category) for category in categories]

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..data.errors import DataError, needs_extra
-from ..data.json_file import read_json, write_json
+from ..errors import DataError, needs_extra
+from ..files import read_json, write_json
 from .building import build_model
 from .config import ModelConfig
 from .retinanet import RetinaNet

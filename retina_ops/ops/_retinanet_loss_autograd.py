@@ -153,7 +153,7 @@ def _backward_backward(ctx: Any, *grad_grads: Tensor) -> tuple[Any, ...]:
         losses = matched_loss(
             [_rows(level) for level in logits], [_rows(level) for level in deltas], anchors, matches,
             list(gt_boxes), list(gt_labels), normalizer, alpha=alpha, gamma=gamma, box_loss=BOX_LOSSES[box_loss],
-            smooth_l1_beta=beta, box_weights=tuple(weights),
+            smooth_l1_beta=beta, bbox_reg_weights=tuple(weights),
         )  # fmt: skip
         first = torch.autograd.grad(losses, outputs, upstream, create_graph=True, allow_unused=True)
         flat = [

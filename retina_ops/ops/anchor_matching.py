@@ -8,6 +8,7 @@ from typing import overload
 import torch
 from torch import Tensor
 
+from retina_ops._deprecated import MATCHING, renamed_arguments
 from retina_ops.ops._padding import in_one_dtype, pad_boxes
 from retina_ops.ops._torchscript import no_torchscript
 
@@ -18,8 +19,8 @@ _OP = "match_anchors"
 def match_anchors(
     anchors: Tensor | Sequence[Tensor],
     gt_boxes: Tensor,
-    fg_iou: float = ...,
-    bg_iou: float = ...,
+    fg_iou_thresh: float = ...,
+    bg_iou_thresh: float = ...,
     allow_low_quality_matches: bool = ...,
     *,
     ignore_regions: Tensor | None = ...,
@@ -31,8 +32,8 @@ def match_anchors(
 def match_anchors(
     anchors: Tensor | Sequence[Tensor],
     gt_boxes: Sequence[Tensor],
-    fg_iou: float = ...,
-    bg_iou: float = ...,
+    fg_iou_thresh: float = ...,
+    bg_iou_thresh: float = ...,
     allow_low_quality_matches: bool = ...,
     *,
     ignore_regions: Sequence[Tensor] | None = ...,
@@ -40,12 +41,13 @@ def match_anchors(
 ) -> list[Tensor]: ...
 
 
+@renamed_arguments(**MATCHING)
 @no_torchscript
 def match_anchors(
     anchors: Tensor | Sequence[Tensor],
     gt_boxes: Tensor | Sequence[Tensor],
-    fg_iou: float = 0.5,
-    bg_iou: float = 0.4,
+    fg_iou_thresh: float = 0.5,
+    bg_iou_thresh: float = 0.4,
     allow_low_quality_matches: bool = True,
     *,
     ignore_regions: Tensor | Sequence[Tensor] | None = None,
@@ -60,8 +62,8 @@ def match_anchors(
         anchors: ``[A, 4]`` (x1, y1, x2, y2) in pixels, float16, bfloat16, float32 or float64; for a batch also a list
             of one ``[A, 4]`` an image or a tensor ``[B, A, 4]``.
         gt_boxes: ``[M, 4]`` of one image, or a list of such for a batch; M may be 0.
-        fg_iou: an anchor whose highest IoU is at least this is foreground.
-        bg_iou: an anchor whose highest IoU is under this is background; at most ``fg_iou``.
+        fg_iou_thresh: an anchor whose highest IoU is at least this is foreground.
+        bg_iou_thresh: an anchor whose highest IoU is under this is background; at most ``fg_iou_thresh``.
         allow_low_quality_matches: anchors that attain the highest IoU of some box (ties included) are foreground, too,
             each for its own best box. A box that overlaps no anchor makes none foreground.
         ignore_regions: ``[R, 4]`` (crowd boxes), or a list of such for a batch.
@@ -74,7 +76,7 @@ def match_anchors(
         arithmetic: float32, or float64 where boxes or anchors are.
 
     Raises:
-        ValueError: ``bg_iou`` above ``fg_iou``, ``ignore_iof`` not above 0, lists of different lengths.
+        ValueError: ``bg_iou_thresh`` above ``fg_iou_thresh``, ``ignore_iof`` not above 0, lists of different lengths.
         RuntimeError: shapes, dtypes or devices that do not fit.
 
     Example:
@@ -83,8 +85,8 @@ def match_anchors(
         >>> match_anchors(anchors, torch.tensor([[0.0, 0, 10, 9]]))
         tensor([ 0, -2, -1])
     """
-    if not bg_iou <= fg_iou:
-        raise ValueError(f"{_OP}: bg_iou must be at most fg_iou, got {bg_iou} and {fg_iou}")
+    if not bg_iou_thresh <= fg_iou_thresh:
+        raise ValueError(f"{_OP}: bg_iou_thresh must be at most fg_iou_thresh, got {bg_iou_thresh} and {fg_iou_thresh}")
     if ignore_regions is not None and not ignore_iof > 0:
         raise ValueError(f"{_OP}: ignore_iof must be above 0, got {ignore_iof}")
     one_image = isinstance(gt_boxes, Tensor)
@@ -103,8 +105,8 @@ def match_anchors(
                 match_anchors(
                     anchors[i],
                     images[i],
-                    fg_iou,
-                    bg_iou,
+                    fg_iou_thresh,
+                    bg_iou_thresh,
                     allow_low_quality_matches,
                     ignore_regions=None if regions is None else regions[i],
                     ignore_iof=ignore_iof,
@@ -126,8 +128,8 @@ def match_anchors(
         counts,
         padded_regions,
         region_counts,
-        float(fg_iou),
-        float(bg_iou),
+        float(fg_iou_thresh),
+        float(bg_iou_thresh),
         allow_low_quality_matches,
         float(ignore_iof),
     )
@@ -135,7 +137,9 @@ def match_anchors(
 
 
 @torch.library.register_fake("retina_ops::match_anchors")
-def _(anchors, gt_boxes, gt_counts, regions, region_counts, fg_iou, bg_iou, allow_low_quality, ignore_iof):  # type: ignore[no-untyped-def]
+def _(
+    anchors, gt_boxes, gt_counts, regions, region_counts, fg_iou_thresh, bg_iou_thresh, allow_low_quality, ignore_iof
+):  # type: ignore[no-untyped-def]
     torch._check(anchors.is_floating_point(), lambda: f"{_OP}: anchors must be floating, got {anchors.dtype}")
     torch._check(
         gt_boxes.dim() == 3 and gt_boxes.shape[2] == 4,

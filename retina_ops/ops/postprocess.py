@@ -7,11 +7,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from retina_ops._deprecated import BOX_CODER, POSTPROCESSING, renamed_arguments
 from retina_ops.ops._head_outputs import as_levels, level_anchors
 from retina_ops.ops._host_values import to_device
 from retina_ops.ops._torchscript import no_torchscript
 
 
+@renamed_arguments(**POSTPROCESSING, **BOX_CODER)
 @no_torchscript
 def postprocess(
     cls_logits: Sequence[Tensor],
@@ -19,17 +21,17 @@ def postprocess(
     anchors: Tensor,
     image_sizes: Sequence[tuple[int, int]] | Tensor,
     *,
-    score_threshold: float = 0.05,
-    topk: int = 1000,
-    nms_threshold: float = 0.5,
-    detections_per_image: int = 300,
-    box_weights: Sequence[float] = (1.0, 1.0, 1.0, 1.0),
+    score_thresh: float = 0.05,
+    topk_candidates: int = 1000,
+    nms_thresh: float = 0.5,
+    detections_per_img: int = 300,
+    bbox_reg_weights: Sequence[float] = (1.0, 1.0, 1.0, 1.0),
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Detections of a whole batch, straight from the outputs of a detection head on each level.
 
-    The score of an anchor and class is the sigmoid of its logit. Of each level and image the best ``topk`` scores
-    above ``score_threshold`` become boxes, clipped to the image; then non-maximum suppression in each class over all
-    levels. Lin et al. 2017, "Focal Loss for Dense Object Detection", section 4; but for ``docs/differences.md``
+    The score of an anchor and class is the sigmoid of its logit. Of each level and image the best ``topk_candidates``
+    scores above ``score_thresh`` become boxes, clipped to the image; then non-maximum suppression in each class over
+    all levels. Lin et al. 2017, "Focal Loss for Dense Object Detection", section 4; but for ``docs/differences.md``
     torchvision's ``RetinaNet.postprocess_detections``. Nothing is permuted or concatenated, the number of kernel
     launches depends on neither batch nor classes, and the host waits for nothing.
 
@@ -42,11 +44,12 @@ def postprocess(
             column and place in the cell.
         image_sizes: (height, width) of each image in pixels, or a tensor ``[B, 2]`` of any dtype on the device: a CUDA
             graph reads that anew in each replay, and ``torch.compile`` compiles once for all sizes.
-        score_threshold: scores at most this are dropped; NaN scores too.
-        topk: at most so many candidates of a level and image, at least 0; on CUDA at most 65,536 of those there are.
-        nms_threshold: a box is dropped where its IoU with a better one of its class is above this.
-        detections_per_image: D, the size of the output, at least 0.
-        box_weights: factors (wx, wy, ww, wh) of the deltas.
+        score_thresh: scores at most this are dropped; NaN scores too.
+        topk_candidates: the largest number of candidates per level and image, at least 0; on CUDA at most 65,536 where
+            a level has more scores than that.
+        nms_thresh: a box is dropped where its IoU with a better one of its class is above this.
+        detections_per_img: D, the size of the output, at least 0.
+        bbox_reg_weights: factors (wx, wy, ww, wh) of the deltas.
 
     Returns:
         - boxes ``[B, D, 4]`` in float32, or float64 where anchors or ``bbox_regression`` are;
@@ -58,7 +61,7 @@ def postprocess(
         No gradient passes.
 
     Raises:
-        ValueError: a negative ``topk`` or ``detections_per_image``; other than four ``box_weights``.
+        ValueError: a negative ``topk_candidates`` or ``detections_per_img``; other than four ``bbox_reg_weights``.
         RuntimeError: shapes, dtypes or devices that do not fit; a weight that is 0 or not finite.
 
     Example:
@@ -66,7 +69,7 @@ def postprocess(
         >>> cls_logits = [torch.tensor([[[2.0], [1.0], [-9.0]]])]  # one image, one level of three anchors, one class
         >>> anchors = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 9], [20, 20, 30, 30]])
         >>> boxes, scores, labels, counts = postprocess(
-        ...     cls_logits, [torch.zeros(1, 3, 4)], anchors, [(8, 32)], detections_per_image=2
+        ...     cls_logits, [torch.zeros(1, 3, 4)], anchors, [(8, 32)], detections_per_img=2
         ... )
         >>> boxes
         tensor([[[ 0.,  0., 10.,  8.],
@@ -74,11 +77,13 @@ def postprocess(
         >>> scores, labels, counts
         (tensor([[0.8808, 0.0000]]), tensor([[ 0, -1]]), tensor([1]))
     """
-    for name, value in (("topk", topk), ("detections_per_image", detections_per_image)):
+    for name, value in (("topk_candidates", topk_candidates), ("detections_per_img", detections_per_img)):
         if value < 0:
             raise ValueError(f"postprocess: {name} must be at least 0, got {value}")
-    if len(box_weights) != 4:
-        raise ValueError(f"postprocess: box_weights must be four numbers (wx, wy, ww, wh), got {len(box_weights)}")
+    if len(bbox_reg_weights) != 4:
+        raise ValueError(
+            f"postprocess: bbox_reg_weights must be four numbers (wx, wy, ww, wh), got {len(bbox_reg_weights)}"
+        )
     logits, deltas = as_levels("postprocess", cls_logits, bbox_regression)
     dtype = torch.promote_types(torch.promote_types(anchors.dtype, deltas[0].dtype), torch.float32)
     boxes, scores, labels, counts = torch.ops.retina_ops.postprocess(
@@ -86,11 +91,11 @@ def postprocess(
         [level.detach() for level in deltas],
         anchors.detach().to(dtype),
         _sizes(image_sizes, anchors.device).to(dtype),
-        float(score_threshold),
-        topk,
-        float(nms_threshold),
-        detections_per_image,
-        *(float(weight) for weight in box_weights),
+        float(score_thresh),
+        topk_candidates,
+        float(nms_thresh),
+        detections_per_img,
+        *(float(weight) for weight in bbox_reg_weights),
     )
     return boxes, scores, labels, counts
 
@@ -107,7 +112,7 @@ def _sizes(image_sizes: Sequence[tuple[int, int]] | Tensor, device: torch.device
 
 @torch.library.register_fake("retina_ops::postprocess")
 def _(  # type: ignore[no-untyped-def]
-    cls_logits, bbox_regression, anchors, image_sizes, score_threshold, topk, nms_threshold, detections_per_image, *w
+    cls_logits, bbox_regression, anchors, image_sizes, score_thresh, topk_candidates, nms_thresh, detections_per_img, *w
 ):
     batch, count = cls_logits[0].shape[0], sum(level_anchors(level) for level in cls_logits)
     for logits, deltas in zip(cls_logits, bbox_regression, strict=True):
@@ -128,8 +133,8 @@ def _(  # type: ignore[no-untyped-def]
     )
     score_dtype = torch.float64 if cls_logits[0].dtype == torch.float64 else torch.float32
     return (
-        anchors.new_empty(batch, detections_per_image, 4),
-        anchors.new_empty(batch, detections_per_image, dtype=score_dtype),
-        anchors.new_empty(batch, detections_per_image, dtype=torch.int64),
+        anchors.new_empty(batch, detections_per_img, 4),
+        anchors.new_empty(batch, detections_per_img, dtype=score_dtype),
+        anchors.new_empty(batch, detections_per_img, dtype=torch.int64),
         anchors.new_empty(batch, dtype=torch.int64),
     )

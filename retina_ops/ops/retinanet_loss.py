@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from retina_ops._deprecated import BOX_CODER, MATCHING, renamed_arguments
 from retina_ops.ops._checks import no_forward_mode
 from retina_ops.ops._head_outputs import check_levels, levels_of
 from retina_ops.ops._padding import in_one_dtype, pad_boxes, pad_labels
@@ -19,6 +20,7 @@ from retina_ops.ops.normalization import Normalization, divisors
 _OP = "retinanet_loss"
 
 
+@renamed_arguments(**MATCHING, **BOX_CODER)
 @no_torchscript
 def retinanet_loss(
     cls_logits: Sequence[Tensor],
@@ -27,14 +29,14 @@ def retinanet_loss(
     gt_boxes: Sequence[Tensor],
     gt_labels: Sequence[Tensor],
     *,
-    fg_iou: float = 0.5,
-    bg_iou: float = 0.4,
+    fg_iou_thresh: float = 0.5,
+    bg_iou_thresh: float = 0.4,
     allow_low_quality_matches: bool = True,
     alpha: float = 0.25,
     gamma: float = 2.0,
     box_loss: str = "l1",
     smooth_l1_beta: float = 1.0,
-    box_weights: Sequence[float] = (1.0, 1.0, 1.0, 1.0),
+    bbox_reg_weights: Sequence[float] = (1.0, 1.0, 1.0, 1.0),
     normalization: Normalization = "image",
     ignore_regions: Sequence[Tensor] | None = None,
     ignore_iof: float = 0.5,
@@ -54,12 +56,12 @@ def retinanet_loss(
         anchors: ``[N, 4]`` (x1, y1, x2, y2) in pixels, of all levels by row, column and place in the cell.
         gt_boxes: for each image ``[M, 4]`` in pixels; M may be 0.
         gt_labels: for each image integers ``[M]`` in 0..K-1.
-        fg_iou, bg_iou, allow_low_quality_matches: as for :func:`match_anchors`.
+        fg_iou_thresh, bg_iou_thresh, allow_low_quality_matches: as for :func:`match_anchors`.
         alpha, gamma: numbers, as for :func:`sigmoid_focal_loss`.
         box_loss: ``"l1"`` or ``"smooth_l1"`` of the deltas, summed over the four; ``"giou"``, ``"diou"`` or
             ``"ciou"`` of the decoded boxes.
         smooth_l1_beta: where ``"smooth_l1"`` turns from square to linear, in units of the deltas; 0 is ``"l1"``.
-        box_weights: factors of the deltas, as for :func:`encode_boxes`.
+        bbox_reg_weights: factors of the deltas, as for :func:`encode_boxes`.
         normalization: ``"image"``: each image's sums over its foreground anchors (at least 1), the mean over images, as
             torchvision. ``"batch"``: the sums over the foreground anchors of the batch, averaged over all processes of
             ``torch.distributed``. A callable, such as :class:`EmaNormalizer`, is given the foreground anchors of each
@@ -105,7 +107,7 @@ def retinanet_loss(
     labels = pad_labels(_OP, "gt_labels", gt_labels, gt_boxes, boxes)
     regions = (None, None) if ignore_regions is None else pad_boxes(_OP, "ignore_regions", ignore_regions, anchors)
     matches, foreground = torch.ops.retina_ops.match_anchors(
-        anchors, boxes, counts, *regions, float(fg_iou), float(bg_iou), allow_low_quality_matches,
+        anchors, boxes, counts, *regions, float(fg_iou_thresh), float(bg_iou_thresh), allow_low_quality_matches,
         float(ignore_iof),
     )  # fmt: skip
     wide = torch.float64 if bbox_regression[0].dtype == torch.float64 else torch.float32
@@ -113,7 +115,7 @@ def retinanet_loss(
         anchors.to(wide), boxes.to(wide), labels, matches, divisors(normalization, foreground, _OP)
     )  # fmt: skip
     options = (
-        float(alpha), float(gamma), BOX_LOSSES.index(box_loss), float(smooth_l1_beta), *_four(box_weights)
+        float(alpha), float(gamma), BOX_LOSSES.index(box_loss), float(smooth_l1_beta), *_four(bbox_reg_weights)
     )  # fmt: skip
     with_grad = (
         torch.is_grad_enabled()
@@ -142,5 +144,5 @@ def _check_options(alpha: float, gamma: float, box_loss: str, smooth_l1_beta: fl
 
 def _four(weights: Sequence[float]) -> tuple[float, ...]:
     if len(weights) != 4:
-        raise ValueError(f"{_OP}: box_weights must be four numbers (wx, wy, ww, wh), got {len(weights)}")
+        raise ValueError(f"{_OP}: bbox_reg_weights must be four numbers (wx, wy, ww, wh), got {len(weights)}")
     return tuple(float(weight) for weight in weights)

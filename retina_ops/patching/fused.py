@@ -157,11 +157,11 @@ def _losses(model: Any, targets: list[Target], maps: Maps, anchors: Tensor) -> d
         anchors,
         [target["boxes"] for target in targets],
         [target["labels"] for target in targets],
-        fg_iou=matcher.high_threshold,
-        bg_iou=matcher.low_threshold,
+        fg_iou_thresh=matcher.high_threshold,
+        bg_iou_thresh=matcher.low_threshold,
         allow_low_quality_matches=matcher.allow_low_quality_matches,
         box_loss=regression._loss_type,
-        box_weights=regression.box_coder.weights,
+        bbox_reg_weights=regression.box_coder.weights,
     )
     return {"classification": classification, "bbox_regression": box_loss}
 
@@ -176,11 +176,11 @@ def _detections(model: Any, maps: Maps, anchors: Tensor, image_sizes: list[tuple
             maps["bbox_regression"],
             anchors,
             image_sizes,
-            score_threshold=model.score_thresh,
-            topk=topk,
-            nms_threshold=model.nms_thresh,
-            detections_per_image=count,
-            box_weights=model.box_coder.weights,
+            score_thresh=model.score_thresh,
+            topk_candidates=topk,
+            nms_thresh=model.nms_thresh,
+            detections_per_img=count,
+            bbox_reg_weights=model.box_coder.weights,
         )
     )
     return [{name: values[:most] for name, values in image.items()} for image in found] if but_last else found

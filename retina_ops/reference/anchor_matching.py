@@ -5,14 +5,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from retina_ops._deprecated import MATCHING, renamed_arguments
 from retina_ops.reference.boxes import box_iou
 
 
+@renamed_arguments(**MATCHING)
 def match_anchors(
     anchors: Tensor,
     gt_boxes: Tensor,
-    fg_iou: float = 0.5,
-    bg_iou: float = 0.4,
+    fg_iou_thresh: float = 0.5,
+    bg_iou_thresh: float = 0.4,
     allow_low_quality_matches: bool = True,
     *,
     ignore_regions: Tensor | None = None,
@@ -27,8 +29,8 @@ def match_anchors(
         best, index = iou.max(dim=0)
         # Lowest index among equals, which max alone does not promise.
         index = (iou == best).to(torch.uint8).argmax(dim=0)
-        matches = torch.where(best < best.new_tensor(bg_iou), -1, -2)
-        matches = torch.where(best >= best.new_tensor(fg_iou), index, matches)
+        matches = torch.where(best < best.new_tensor(bg_iou_thresh), -1, -2)
+        matches = torch.where(best >= best.new_tensor(fg_iou_thresh), index, matches)
         if allow_low_quality_matches:
             highest = iou.max(dim=1, keepdim=True).values
             attains = ((iou == highest) & (highest > 0)).any(dim=0)

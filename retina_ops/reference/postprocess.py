@@ -7,22 +7,24 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from retina_ops._deprecated import BOX_CODER, POSTPROCESSING, renamed_arguments
 from retina_ops.reference.boxes import Weights, decode_boxes
 from retina_ops.reference.head_outputs import by_anchor
 from retina_ops.reference.nms import batched_nms
 
 
+@renamed_arguments(**POSTPROCESSING, **BOX_CODER)
 def postprocess(
     cls_logits: Sequence[Tensor],
     bbox_regression: Sequence[Tensor],
     anchors: Tensor,
     image_sizes: Sequence[tuple[int, int]] | Tensor,
     *,
-    score_threshold: float = 0.05,
-    topk: int = 1000,
-    nms_threshold: float = 0.5,
-    detections_per_image: int = 300,
-    box_weights: Weights = (1, 1, 1, 1),
+    score_thresh: float = 0.05,
+    topk_candidates: int = 1000,
+    nms_thresh: float = 0.5,
+    detections_per_img: int = 300,
+    bbox_reg_weights: Weights = (1, 1, 1, 1),
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The definition of :func:`retina_ops.postprocess`, image by image and level by level.
 
@@ -33,24 +35,24 @@ def postprocess(
     level_anchors = anchors.split([level.shape[1] for level in logits])
     batch, wide = len(image_sizes), torch.float64 if logits[0].dtype == torch.float64 else torch.float32
     box_dtype = torch.promote_types(anchors.dtype, torch.promote_types(deltas[0].dtype, torch.float32))
-    boxes = anchors.new_zeros(batch, detections_per_image, 4, dtype=box_dtype)
-    scores = anchors.new_zeros(batch, detections_per_image, dtype=wide)
-    labels = anchors.new_full((batch, detections_per_image), -1, dtype=torch.int64)
+    boxes = anchors.new_zeros(batch, detections_per_img, 4, dtype=box_dtype)
+    scores = anchors.new_zeros(batch, detections_per_img, dtype=wide)
+    labels = anchors.new_full((batch, detections_per_img), -1, dtype=torch.int64)
     counts = anchors.new_zeros(batch, dtype=torch.int64)
     sizes = image_sizes.tolist() if isinstance(image_sizes, Tensor) else image_sizes
     for image, size in enumerate(sizes):
         found = []
         for level, box, its_anchors in zip(logits, deltas, level_anchors, strict=True):
             level_scores = torch.sigmoid(level[image].double()).to(wide).flatten()
-            above = torch.where(level_scores > level_scores.new_tensor(score_threshold))[0]
+            above = torch.where(level_scores > level_scores.new_tensor(score_thresh))[0]
             best, order = level_scores[above].sort(descending=True, stable=True)
-            kept = above[order[:topk]]
+            kept = above[order[:topk_candidates]]
             anchor = kept // level.shape[-1]
             codes, proposals = box[image][anchor].to(box_dtype), its_anchors[anchor].to(box_dtype)
-            decoded = decode_boxes(codes, proposals, box_weights, image_size=size)
-            found.append((decoded, best[:topk], kept % level.shape[-1]))
+            decoded = decode_boxes(codes, proposals, bbox_reg_weights, image_size=size)
+            found.append((decoded, best[:topk_candidates], kept % level.shape[-1]))
         all_boxes, all_scores, all_labels = (torch.cat(parts) for parts in zip(*found, strict=True))
-        keep = batched_nms(all_boxes, all_scores, all_labels, nms_threshold)[:detections_per_image]
+        keep = batched_nms(all_boxes, all_scores, all_labels, nms_thresh)[:detections_per_img]
         count = len(keep)
         boxes[image, :count], scores[image, :count] = all_boxes[keep], all_scores[keep]
         labels[image, :count], counts[image] = all_labels[keep], count

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from retina_ops._deprecated import BOX_CODER, MATCHING, renamed_arguments
 from retina_ops.reference.anchor_matching import match_anchors
 from retina_ops.reference.boxes import Weights, decode_boxes, encode_boxes
 from retina_ops.reference.focal_loss import sigmoid_focal_loss
@@ -21,6 +22,7 @@ _IOU_LOSSES = {
 }
 
 
+@renamed_arguments(**MATCHING, **BOX_CODER)
 def retinanet_loss(
     cls_logits: Sequence[Tensor],
     bbox_regression: Sequence[Tensor],
@@ -28,14 +30,14 @@ def retinanet_loss(
     gt_boxes: Sequence[Tensor],
     gt_labels: Sequence[Tensor],
     *,
-    fg_iou: float = 0.5,
-    bg_iou: float = 0.4,
+    fg_iou_thresh: float = 0.5,
+    bg_iou_thresh: float = 0.4,
     allow_low_quality_matches: bool = True,
     alpha: float = 0.25,
     gamma: float = 2.0,
     box_loss: str = "l1",
     smooth_l1_beta: float = 1.0,
-    box_weights: Weights = (1, 1, 1, 1),
+    bbox_reg_weights: Weights = (1, 1, 1, 1),
     normalization: str | Callable[[Tensor], Tensor] = "image",
     ignore_regions: Sequence[Tensor] | None = None,
     ignore_iof: float = 0.5,
@@ -45,7 +47,13 @@ def retinanet_loss(
     matches = torch.stack(
         [
             match_anchors(
-                anchors, boxes, fg_iou, bg_iou, allow_low_quality_matches, ignore_regions=r, ignore_iof=ignore_iof
+                anchors,
+                boxes,
+                fg_iou_thresh,
+                bg_iou_thresh,
+                allow_low_quality_matches,
+                ignore_regions=r,
+                ignore_iof=ignore_iof,
             )
             for boxes, r in zip(gt_boxes, regions, strict=True)
         ]
@@ -59,7 +67,7 @@ def retinanet_loss(
         divisor = foreground.sum().clamp(min=1)
     return matched_loss(
         *by_anchor(cls_logits, bbox_regression), anchors, matches, gt_boxes, gt_labels, divisor.expand(len(foreground)),
-        alpha=alpha, gamma=gamma, box_loss=box_loss, smooth_l1_beta=smooth_l1_beta, box_weights=box_weights,
+        alpha=alpha, gamma=gamma, box_loss=box_loss, smooth_l1_beta=smooth_l1_beta, bbox_reg_weights=bbox_reg_weights,
     )  # fmt: skip
 
 
@@ -76,7 +84,7 @@ def matched_loss(
     gamma: float,
     box_loss: str,
     smooth_l1_beta: float,
-    box_weights: Weights,
+    bbox_reg_weights: Weights,
 ) -> tuple[Tensor, Tensor]:
     """Both losses of anchors that are matched: levels ``[B, N, K]`` and ``[B, N, 4]``, ``matches`` and ``divisor``
     ``[B]``: what the sums of each image are divided by."""
@@ -93,11 +101,11 @@ def matched_loss(
         codes, proposals = deltas[image][is_object].to(wide), anchors[is_object].to(wide)
         wanted = boxes[match[is_object]].to(wide)
         if box_loss in _IOU_LOSSES:
-            losses = _IOU_LOSSES[box_loss](decode_boxes(codes, proposals, box_weights), wanted)
+            losses = _IOU_LOSSES[box_loss](decode_boxes(codes, proposals, bbox_reg_weights), wanted)
         elif box_loss == "smooth_l1":
-            targets = encode_boxes(wanted, proposals, box_weights)
+            targets = encode_boxes(wanted, proposals, bbox_reg_weights)
             losses = F.smooth_l1_loss(codes, targets, reduction="none", beta=smooth_l1_beta)
         else:
-            losses = F.l1_loss(codes, encode_boxes(wanted, proposals, box_weights), reduction="none")
+            losses = F.l1_loss(codes, encode_boxes(wanted, proposals, bbox_reg_weights), reduction="none")
         regression.append(losses.sum() / divisor[image])
     return torch.stack(classification).sum(), torch.stack(regression).sum()

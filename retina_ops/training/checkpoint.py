@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ..data.errors import DataError, needs_extra
+from ..errors import DataError, needs_extra
 
 with needs_extra("train"):
     import torch

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from ..data.errors import needs_extra
+from ..errors import needs_extra
 
 with needs_extra("train"):
     import torch

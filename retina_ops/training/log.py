@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..data.errors import needs_extra
+from ..errors import needs_extra
 
 with needs_extra("train"):
     from rich.console import Console

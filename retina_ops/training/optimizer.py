@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..data.errors import needs_extra
+from ..errors import needs_extra
 from .config import OptimizerConfig
 
 with needs_extra("train"):

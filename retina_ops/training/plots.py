@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..data.errors import needs_extra
+from ..errors import needs_extra
 from .log import read_metrics
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 
-from ..data.errors import needs_extra
+from ..errors import needs_extra
 
 with needs_extra("train"):
     import torch

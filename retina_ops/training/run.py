@@ -7,10 +7,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ..data.errors import DataError, needs_extra
-from ..data.json_file import write_json
+from ..errors import DataError, needs_extra
 from ..evaluation.inference import detect_dataset
 from ..evaluation.plots import plot_precision_recall
+from ..files import write_json
 from ..models.weights import load_model
 from ..settings import to_toml
 from .checkpoint import CHECKPOINT, load_checkpoint

@@ -8,8 +8,8 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from ..data.errors import needs_extra
 from ..data.loading import detection_loader
+from ..errors import needs_extra
 from ..evaluation.inference import detect_dataset
 from ..models.backbones import freeze_stages
 from ..models.building import build_model

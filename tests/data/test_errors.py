@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from retina_ops.data import DataError, read_json, write_json
-from retina_ops.data.errors import needs_extra
+from retina_ops.errors import needs_extra
 
 
 def test_data_error_is_one_line_also_after_pickling() -> None:
@@ -33,7 +33,7 @@ def test_missing_package_names_the_extra(cause: Exception) -> None:
 WITHOUT_PACKAGES = """
 import importlib, sys
 for module, missing in (("retina_ops.evaluation", "faster_coco_eval"), ("retina_ops.data.digits", "sklearn"),
-                        ("retina_ops.data.images", "PIL")):
+                        ("retina_ops.images", "PIL")):
     for loaded in [name for name in sys.modules if name.startswith("retina_ops.")]:
         del sys.modules[loaded]
     removed = {name: sys.modules.pop(name) for name in list(sys.modules) if name.split(".")[0] == missing}

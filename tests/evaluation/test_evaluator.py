@@ -94,7 +94,7 @@ import sys
 import torch.distributed as dist
 from retina_ops.data import shard_indices
 from retina_ops.data.digits import DigitScenes
-from retina_ops.data.json_file import write_json
+from retina_ops.files import write_json
 from retina_ops.evaluation import CocoEvaluator
 sys.path.insert(0, {tests!r})
 from test_evaluator import noisy_predictions

@@ -122,8 +122,10 @@ def detection(side: int, dtype: torch.dtype, device: str) -> list[Tensor]:
         sizes = torch.tensor([(70, 90), (60, 96)], device=device)
         results += ops.postprocess(logits, deltas, anchors.to(device), sizes)
         last = channels_last(logits), [level.float() for level in deltas]
-        results += ops.postprocess(*last, anchors.to(device), sizes, topk=300, nms_threshold=0.3)
-        results += ops.postprocess(logits, deltas, anchors.double().to(device), sizes, topk=3000, score_threshold=0.01)
+        results += ops.postprocess(*last, anchors.to(device), sizes, topk_candidates=300, nms_thresh=0.3)
+        results += ops.postprocess(
+            logits, deltas, anchors.double().to(device), sizes, topk_candidates=3000, score_thresh=0.01
+        )
     return results
 
 

@@ -32,7 +32,9 @@ def composed_losses(
         torch.cat(rows, dim=1) for rows in by_anchor(head_outputs["cls_logits"], head_outputs["bbox_regression"])
     )
     matches = torch.stack(
-        retina_ops.match_anchors(anchors, [target["boxes"] for target in targets], options.fg_iou, options.bg_iou)
+        retina_ops.match_anchors(
+            anchors, [target["boxes"] for target in targets], options.fg_iou_thresh, options.bg_iou_thresh
+        )
     )
     foreground = (matches >= 0).sum(dim=1)
     if options.normalization == "image":
@@ -62,5 +64,5 @@ def composed_losses(
         box_losses.append(losses.sum() / divisor[image])
     return {
         "classification": torch.stack(classification).sum(),
-        "bbox_regression": torch.stack(box_losses).sum() * options.box_weight,
+        "bbox_regression": torch.stack(box_losses).sum() * options.box_loss_weight,
     }

@@ -16,7 +16,9 @@ from retina_ops.models import LossOptions, default_anchor_generator, retinanet_s
 STEPS = 50
 OPTIONS = {
     "l1, image": LossOptions(),
-    "smooth_l1, batch": LossOptions(box_loss="smooth_l1", smooth_l1_beta=0.1, normalization="batch", box_weight=2.0),
+    "smooth_l1, batch": LossOptions(
+        box_loss="smooth_l1", smooth_l1_beta=0.1, normalization="batch", box_loss_weight=2.0
+    ),
     "giou, ema": LossOptions(box_loss="giou", normalization="ema", gamma=1.5, alpha=0.5),
     "diou, image": LossOptions(box_loss="diou"),
     "ciou, batch": LossOptions(box_loss="ciou", normalization="batch"),

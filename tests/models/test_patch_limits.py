@@ -71,7 +71,7 @@ def test_options_of_our_models() -> None:
         options = PostprocessOptions(detections_per_img=detections, topk_candidates=topk)
         (found,) = detections_of(outputs, anchors, [(200, 200)], options)
         assert len(found["scores"]) == count
-    with pytest.raises(ValueError, match="detections_per_image must be at least 0, got -1"):
+    with pytest.raises(ValueError, match="detections_per_img must be at least 0, got -1"):
         detections_of(outputs, anchors, [(200, 200)], PostprocessOptions(detections_per_img=-1))
     model = retinanet_small_fpn(num_classes=2, score_thresh=0.0, detections_per_img=10**12)
     (found,) = model.eval()([torch.rand(3, 64, 64)])

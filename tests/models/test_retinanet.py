@@ -67,7 +67,7 @@ def test_batch_normalization(device: str) -> None:
     """All foreground anchors of the batch share one divisor; the definition is written out."""
     ours, _ = pair("resnet18")
     ours = ours.train().to(device)
-    ours.loss_options = LossOptions(normalization="batch", box_weight=2.0, alpha=0.4, gamma=1.5)
+    ours.loss_options = LossOptions(normalization="batch", box_loss_weight=2.0, alpha=0.4, gamma=1.5)
     images, targets = images_and_targets(device)
     batch, scaled = ours.transform(images, copy.deepcopy(targets))
     features = list(ours.backbone(batch.tensors).values())
