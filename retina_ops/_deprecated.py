@@ -33,10 +33,12 @@ def renamed_arguments(**new_names: str) -> Callable[[F], F]:
     """
 
     def decorate(function: F) -> F:
+        owner = function.__qualname__.removesuffix(".__init__")
+
         @functools.wraps(function)
         def with_old_names(*args: Any, **kwargs: Any) -> Any:
-            if not new_names.keys().isdisjoint(kwargs):
-                kwargs = with_new_names(function.__name__, kwargs, new_names)
+            if any([name in new_names for name in kwargs]):  # a list, which torch.compile traces
+                kwargs = with_new_names(owner, kwargs, new_names)
             return function(*args, **kwargs)
 
         return cast(F, with_old_names)
@@ -80,7 +82,7 @@ def with_new_names(owner: str, given: dict[str, Any], new_names: dict[str, str])
     for name, value in given.items():
         new = new_names.get(name, name)
         if new != name:
-            _warn(f"{owner}: {name} is now {new}", stacklevel=4)
+            _warn(f"{owner}: {name} is now {new}", stacklevel=3)
         if new in renamed or (new != name and new in given):
             raise TypeError(f"{owner}: got {new} and its old name as well")
         renamed[new] = value
@@ -89,11 +91,11 @@ def with_new_names(owner: str, given: dict[str, Any], new_names: dict[str, str])
 
 def _alias(owner: str, old: str, new: str) -> property:
     def get(self: Any) -> Any:
-        _warn(f"{owner}.{old} is now {owner}.{new}", stacklevel=3)
+        _warn(f"{owner}.{old} is now {owner}.{new}", stacklevel=2)
         return getattr(self, new)
 
     def set_(self: Any, value: Any) -> None:
-        _warn(f"{owner}.{old} is now {owner}.{new}", stacklevel=3)
+        _warn(f"{owner}.{old} is now {owner}.{new}", stacklevel=2)
         setattr(self, new, value)
 
     return property(get, set_, doc=f"Deprecated: the old name of ``{new}``.")

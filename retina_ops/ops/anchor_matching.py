@@ -137,9 +137,9 @@ def match_anchors(
 
 
 @torch.library.register_fake("retina_ops::match_anchors")
-def _(
+def _(  # type: ignore[no-untyped-def]
     anchors, gt_boxes, gt_counts, regions, region_counts, fg_iou_thresh, bg_iou_thresh, allow_low_quality, ignore_iof
-):  # type: ignore[no-untyped-def]
+):
     torch._check(anchors.is_floating_point(), lambda: f"{_OP}: anchors must be floating, got {anchors.dtype}")
     torch._check(
         gt_boxes.dim() == 3 and gt_boxes.shape[2] == 4,
