@@ -11,8 +11,9 @@ import torch
 from ..data.drawing import draw_detections, save_png
 from ..errors import needs_extra
 from ..files import write_json
-from ..images import list_images, read_image
-from ..models import load_model, predict_files
+from ..images import list_images
+from ..inference import predict_files
+from ..models import load_model
 from ..training.distributed import resolve_device
 from .options import output_folder, parse, progress_bar
 
@@ -60,6 +61,7 @@ def run(arguments: list[str]) -> None:
         threshold=options.threshold,
         classes=options.classes or None,
         batch_size=options.batch_size,
+        with_images=options.draw,
     )
     read = 0
     with progress_bar("predicting") as progress:
@@ -68,8 +70,9 @@ def run(arguments: list[str]) -> None:
             if options.draw:
                 target = output_folder(options.output) / f"{_unused(result['path'].stem, used)}.png"
                 names = [category["name"] for category in model.categories]
-                image = read_image(result["path"])
-                save_png(draw_detections(image, result["boxes"], result["labels"], names, result["scores"]), target)
+                save_png(
+                    draw_detections(result["image"], result["boxes"], result["labels"], names, result["scores"]), target
+                )
             progress(read, len(files))
     if not read:
         raise ValueError(f"none of the {len(files)} images can be read")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 from ..errors import needs_extra
+from ..resizing import RESIZED_TO, resized_size
 from .dataset import DetectionDataset, Target
 
 with needs_extra("train"):
@@ -70,10 +70,8 @@ class CachedDataset(DetectionDataset):
 
 def _scaled(image: Tensor, target: Target, min_size: int, max_size: int) -> tuple[Tensor, Target]:
     height, width = image.shape[-2:]
-    scale = min_size / min(height, width)
-    if max_size:
-        scale = min(scale, max_size / max(height, width))
-    size = (math.floor(height * scale + 1e-4), math.floor(width * scale + 1e-4))  # the shorter side is exact
+    size = resized_size(height, width, min_size, max_size)
+    target = {**target, RESIZED_TO: size}
     if size == (height, width):
         return image, target
     across, down = size[1] / width, size[0] / height

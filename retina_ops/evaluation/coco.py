@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..coco_format import Json
 from ..errors import DataError, needs_extra
-from .detections import Json, load_detections, load_ground_truth
+from .detections import load_detections, load_ground_truth
 
 with needs_extra("train"):
     import numpy as np

@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..coco_format import Json
 from ..data.dataset import DetectionDataset
 from ..data.export import ground_truth_of
 from ..errors import needs_extra
 from .coco import Evaluation, Metrics, evaluate
-from .detections import Json, coco_detections, load_ground_truth
+from .detections import coco_detections, load_ground_truth
 
 with needs_extra("train"):
     import torch.distributed as dist

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from ..anchor_cache import AnchorCache
 from ..errors import needs_extra
+from ..resizing import resized_size
 
 with needs_extra("models"):
     import torch
@@ -46,8 +47,7 @@ def anchors_of_image(
         ``[A, 4]`` (x1, y1, x2, y2), float32.
     """
     height, width = image_size
-    scale = min(min_size / min(height, width), max_size / max(height, width))
-    resized = (max(1, int(height * scale)), max(1, int(width * scale)))
+    resized = resized_size(height, width, min_size, max_size)
     padded = tuple(-(-side // divisor) * divisor for side in resized)
     strides = [8 * 2**level for level in range(len(generator.sizes))]
     maps = [torch.empty(1, 1, *(-(-side // stride) for side in padded)) for stride in strides]

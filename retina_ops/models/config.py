@@ -1,4 +1,4 @@
-"""`ModelConfig`: everything that `building.build_model` needs to build a model again, as plain values."""
+"""`ModelConfig`: everything that `build_model` needs to build a model again, as plain values."""
 
 from __future__ import annotations
 

@@ -8,6 +8,8 @@ from typing import Any, cast
 
 from .. import EmaNormalizer
 from ..errors import needs_extra
+from ..inference import predict_files
+from ..resizing import RESIZED_TO, resized_size
 from .anchors import AnchorCache, default_anchor_generator
 from .config import ModelConfig
 from .head import RetinaNetHead
@@ -17,19 +19,29 @@ from .postprocess import PostprocessOptions, detections_of
 with needs_extra("models"):
     import torch
     from torch import Tensor, nn
+    from torch.nn.functional import interpolate
     from torchvision.models.detection.anchor_utils import AnchorGenerator
-    from torchvision.models.detection.transform import GeneralizedRCNNTransform
+    from torchvision.models.detection.transform import GeneralizedRCNNTransform, resize_boxes
 
 Target = dict[str, Any]
 
 
 class Resize(GeneralizedRCNNTransform):
-    """torchvision's transform; images that already have the wanted size are not interpolated."""
+    """torchvision's transform. An image that has the wanted size is not interpolated again, and no side becomes 0."""
 
     def resize(self, image: Tensor, target: Target | None = None) -> tuple[Tensor, Target | None]:
-        sides = sorted(image.shape[-2:])
-        if len(self.min_size) == 1 and sides[0] == self.min_size[0] and sides[1] <= self.max_size:
+        height, width = image.shape[-2:]
+        if target is not None and target.pop(RESIZED_TO, None) == (height, width):
             return image, target
+        if len(self.min_size) == 1:
+            wanted = resized_size(height, width, self.min_size[0], self.max_size)
+            if wanted == (height, width):
+                return image, target
+            if 1 in wanted:  # torchvision may round this side to 0
+                image = interpolate(image[None], wanted, mode="bilinear", align_corners=False)[0]
+                if target is not None:
+                    target["boxes"] = resize_boxes(target["boxes"], [height, width], list(wanted))
+                return image, target
         resized: tuple[Tensor, Target | None] = super().resize(image, target)
         return resized
 
@@ -170,9 +182,7 @@ class RetinaNet(nn.Module):
         classes: Sequence[str] | None = None,
         batch_size: int = 4,
     ) -> list[dict[str, Any]]:
-        """Detections in image files; see `retina_ops.models.prediction.predict_files`."""
-        from .prediction import predict_files
-
+        """Detections in image files; see `retina_ops.inference.predict_files`."""
         return list(predict_files(self, paths, threshold=threshold, classes=classes, batch_size=batch_size))
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..errors import DataError, needs_extra
 from ..files import read_json, write_json
-from .building import build_model
+from .architectures import build_model
 from .config import ModelConfig
 from .retinanet import RetinaNet
 

@@ -11,8 +11,8 @@ from typing import Any
 from ..data.loading import detection_loader
 from ..errors import needs_extra
 from ..evaluation.inference import detect_dataset
+from ..models.architectures import build_model
 from ..models.backbones import freeze_stages
-from ..models.building import build_model
 from ..models.retinanet import RetinaNet
 from ..models.weights import save_model, transfer_weights
 from .checkpoint import load_checkpoint, save_checkpoint
