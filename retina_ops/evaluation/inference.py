@@ -1,4 +1,4 @@
-"""A model over a data set: detections for the evaluator, shared among processes."""
+"""Detections of a model on a data set, on one process or several."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def detect_dataset(
         dataset: with the model's categories.
         batch_size: images that pass through the model together.
         workers: processes that load images.
-        rank, world_size: this process and the number of processes: each takes a share of the images.
+        rank, world_size: this process and the number of processes; each evaluates its share of the images.
         context: entered around each forward pass, such as an autocast.
         progress: called with (images done, images in all) of this process.
     """

@@ -8,17 +8,17 @@ from pathlib import Path
 from ..errors import needs_extra
 from .coco import PrecisionRecall
 
-_NAMED = 12  # with more classes only the mean is named
+_NAMED = 12  # with more classes only the mean has a label
 
 
 def plot_precision_recall(
     curves: Mapping[str, PrecisionRecall], path: str | Path, *, title: str = "Precision and recall at IoU 0.5"
 ) -> Path:
-    """Draw precision over recall, a line a class and a black one for their mean.
+    """Draw precision over recall, one line per class and a black line for their mean.
 
     Args:
-        curves: ``Evaluation.precision_recall``. Without any, the axes stay empty.
-        path: the PNG to write; folders are made where missing.
+        curves: ``Evaluation.precision_recall``. The axes stay empty if there are none.
+        path: the PNG to write; missing folders are created.
         title: above the axes.
 
     Returns:

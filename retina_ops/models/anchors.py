@@ -21,11 +21,11 @@ def default_anchor_generator(
     scales: Sequence[float] = (1.0, 2 ** (1 / 3), 2 ** (2 / 3)),
     aspect_ratios: Sequence[float] = (0.5, 1.0, 2.0),
 ) -> AnchorGenerator:
-    """Anchors of Lin et al. 2017, section 4: three scales by three shapes at every cell of each level.
+    """Anchors of Lin et al. 2017, section 4: three scales and three aspect ratios per cell of each level.
 
     Args:
-        base_sizes: side of the smallest anchor of each level, pixels of the resized image.
-        scales: factors of it; sides are cut to whole pixels, as torchvision's.
+        base_sizes: side of the smallest anchor of each level, in pixels of the resized image.
+        scales: factors of the base size; the products are rounded down to whole pixels, as in torchvision.
         aspect_ratios: height over width.
     """
     sizes = tuple(tuple(int(base * scale) for scale in scales) for base in base_sizes)

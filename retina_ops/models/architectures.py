@@ -97,12 +97,12 @@ def retinanet_resnet50_fpn(
     norm: str | None = None,
     **kwargs: Any,
 ) -> RetinaNet:
-    """RetinaNet with a ResNet-50 and FPN (Lin et al. 2017), as torchvision's function of this name.
+    """RetinaNet with a ResNet-50 and FPN (Lin et al. 2017), as torchvision's function of the same name.
 
     Args:
         weights: torchvision's ``RetinaNet_ResNet50_FPN_Weights`` or its name; downloaded on first use.
         progress: show the download.
-        num_classes: K without a background class; default 91, or what the weights have.
+        num_classes: K without a background class; default 91, or the number that the weights have.
         weights_backbone: weights of the body alone, such as ``"IMAGENET1K_V1"``; default none.
         trainable_backbone_layers: stages of the body that are trained, 0 to 5; default 3 with weights, else 5.
         norm: ``"batch"``, ``"frozen_batch"`` or ``"group"``; default frozen with weights, else batch.
@@ -126,7 +126,7 @@ def retinanet_resnet50_fpn_v2(
     """The improved RetinaNet of torchvision: GroupNorm in the subnets, GIoU loss, P6 from C5.
 
     Zhang et al. 2020, "Bridging the Gap Between Anchor-based and Anchor-free Detection via Adaptive Training Sample
-    Selection". Arguments as `retinanet_resnet50_fpn`, with ``RetinaNet_ResNet50_FPN_V2_Weights``.
+    Selection". The arguments are those of `retinanet_resnet50_fpn`, with ``RetinaNet_ResNet50_FPN_V2_Weights``.
     """
     return _resnet_retinanet(
         "resnet50", weights, progress, num_classes, weights_backbone, trainable_backbone_layers, norm, kwargs, v2=True
@@ -149,9 +149,7 @@ def _sibling(body: str, depth: int) -> Callable[..., RetinaNet]:
         )
 
     build.__name__ = build.__qualname__ = f"retinanet_{body}_fpn"
-    build.__doc__ = (
-        f"RetinaNet with a ResNet-{depth}. Arguments as `retinanet_resnet50_fpn`; no weights are published.\n"
-    )
+    build.__doc__ = f"RetinaNet with a ResNet-{depth}. The arguments are those of `retinanet_resnet50_fpn`; no weights are published.\n"
     return build
 
 
@@ -176,11 +174,11 @@ def retinanet_small_fpn(
     Args:
         num_classes: K without a background class.
         norm: of the backbone, as `retinanet_resnet50_fpn`.
-        width: channels of the backbone's first stage.
+        width: channels of the first stage of the backbone.
         fpn_channels: channels of every level and of the subnets.
-        head_depth: convolutions of a subnet before its last.
+        head_depth: convolutions of a subnet before the predicting one.
         trainable_backbone_layers: as `retinanet_resnet50_fpn`.
-        base_sizes: side of the smallest anchor of each level, pixels of the resized image.
+        base_sizes: side of the smallest anchor of each level, in pixels of the resized image.
         **kwargs: of `RetinaNet`.
     """
     backbone = small_fpn(norm=norm, width=width, trainable_layers=trainable_backbone_layers, channels=fpn_channels)

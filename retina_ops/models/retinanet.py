@@ -56,12 +56,12 @@ class RetinaNet(nn.Module):
         num_classes: K; labels are 0..K-1, there is no background class. (torchvision's weights have 91 for COCO.)
         min_size, max_size: images are scaled to this shorter side, unless the longer one would exceed ``max_size``.
         image_mean, image_std: of the pixels in 0..1; default ImageNet's.
-        anchor_generator: default three scales by three shapes a cell, 32 to 512 pixels.
+        anchor_generator: default three scales and three aspect ratios per cell, 32 to 512 pixels.
         head: default `RetinaNetHead`.
         score_thresh, nms_thresh, detections_per_img, topk_candidates: see `PostprocessOptions`.
         fg_iou_thresh, bg_iou_thresh: see `LossOptions`.
         loss: all options of the loss; overrides the two thresholds.
-        categories: ``{"id": int, "name": str}`` for each label: what annotations call it.
+        categories: ``{"id": int, "name": str}`` for each label: id and name in the annotations.
         **kwargs: passed to torchvision's ``GeneralizedRCNNTransform``.
 
     Example:
@@ -117,12 +117,12 @@ class RetinaNet(nn.Module):
         )
         if len(self.categories) != num_classes:
             raise ValueError(f"categories must be {num_classes}, one for each class, got {len(self.categories)}")
-        self.config: ModelConfig | None = None  # how `build_model` made it
+        self.config: ModelConfig | None = None  # set by `build_model`
         self._anchor_cache = AnchorCache()
 
     @property
     def loss_options(self) -> LossOptions:
-        """What the loss is made of; may be set at any time."""
+        """Options of the loss; may be set at any time."""
         return self._loss_options
 
     @loss_options.setter
@@ -168,7 +168,7 @@ class RetinaNet(nn.Module):
         return detections
 
     def _is_channels_last(self) -> bool:
-        """Were the weights moved to channels-last? Told by the first convolution of more than one tap and channel."""
+        """Whether the weights are channels-last, judged by the first convolution with several taps and channels."""
         for parameter in self.parameters():
             if parameter.dim() == 4 and parameter.shape[1] > 1 and parameter.shape[-1] > 1:
                 return parameter.is_contiguous(memory_format=torch.channels_last)
@@ -190,7 +190,7 @@ def _check_targets(targets: Sequence[Target] | None, images: int) -> None:
     if targets is None:
         raise ValueError("targets must be given in training mode")
     if len(targets) != images:
-        raise ValueError(f"one target an image: got {len(targets)} for {images} images")
+        raise ValueError(f"there must be one target per image, got {len(targets)} for {images} images")
     for index, target in enumerate(targets):
         boxes = target["boxes"]
         if boxes.dim() != 2 or boxes.shape[-1] != 4:
@@ -202,11 +202,11 @@ def _check_targets(targets: Sequence[Target] | None, images: int) -> None:
 
 
 def _check_sides(boxes: list[Tensor]) -> None:
-    """Waits for the device once; compiled never, and the error is then a RuntimeError."""
-    good = torch.stack([(its[:, 2:] > its[:, :2]).all() for its in boxes]).all()
+    """Waits for the device once. A compiled model does not wait, and raises RuntimeError."""
+    good = torch.stack([(image_boxes[:, 2:] > image_boxes[:, :2]).all() for image_boxes in boxes]).all()
     if torch.compiler.is_compiling():
         torch._assert_async(good, "boxes must have positive width and height")
     elif not bool(good):
-        for index, its in enumerate(boxes):
-            for bad in its[(its[:, 2:] <= its[:, :2]).any(dim=1)].tolist():
+        for index, image_boxes in enumerate(boxes):
+            for bad in image_boxes[(image_boxes[:, 2:] <= image_boxes[:, :2]).any(dim=1)].tolist():
                 raise ValueError(f"boxes must have positive width and height; target {index} has {bad}")
