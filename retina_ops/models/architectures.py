@@ -149,7 +149,10 @@ def _sibling(body: str, depth: int) -> Callable[..., RetinaNet]:
         )
 
     build.__name__ = build.__qualname__ = f"retinanet_{body}_fpn"
-    build.__doc__ = f"RetinaNet with a ResNet-{depth}. The arguments are those of `retinanet_resnet50_fpn`; no weights are published.\n"
+    build.__doc__ = (
+        f"RetinaNet with a ResNet-{depth}. The arguments are those of `retinanet_resnet50_fpn`, without ``weights``: "
+        "none are published."
+    )
     return build
 
 

@@ -68,7 +68,10 @@ class ResidualBlock(nn.Module):
 
 
 class SmallBody(nn.Module):
-    """A body of 1.4 million weights at 64 channels: a convolution of stride 4, then four stages that double the channels up to four times."""
+    """A body of 1.4 million weights at 64 channels.
+
+    A convolution of stride 4 is followed by four stages with 1, 2, 4 and 4 times the width.
+    """
 
     def __init__(self, width: int, norm: Callable[..., nn.Module], blocks: tuple[int, ...] = (1, 1, 1, 1)) -> None:
         super().__init__()

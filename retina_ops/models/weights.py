@@ -74,7 +74,7 @@ def load_model(path: str | Path, device: str | torch.device = "cpu") -> RetinaNe
 
 @dataclass
 class TransferReport:
-    """What `transfer_weights` did: the names of the tensors that were loaded, and of those left at their initial values."""
+    """What `transfer_weights` did: names of the tensors loaded, and of those left at their initial values."""
 
     loaded: list[str]
     renewed: list[str]
