@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ..errors import needs_extra
+from ..files import atomic_write
 from .coco import PrecisionRecall
 
 _NAMED = 12  # with more classes only the mean has a label
@@ -45,7 +46,6 @@ def plot_precision_recall(
     axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="recall", ylabel="precision", title=title)
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120, format="png")
-    return path
+    with atomic_write(path) as temporary:
+        figure.savefig(temporary, dpi=120, format="png")
+    return Path(path)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..errors import DataError, needs_extra
-from ..files import read_json, write_json
+from ..files import atomic_write, read_json, write_json
 from .architectures import build_model
 from .config import ModelConfig
 from .retinanet import RetinaNet
@@ -38,11 +37,9 @@ def save_model(model: RetinaNet, directory: str | Path, extra: dict[str, Any] | 
     if model.config is None:
         raise ValueError("only a model from build_model can be saved: its config is needed to build it again")
     directory = Path(directory)
-    directory.mkdir(parents=True, exist_ok=True)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    temporary = directory / f"{WEIGHTS}.{os.getpid()}.tmp"
-    save_file(tensors, temporary, metadata={"format": "pt"})
-    os.replace(temporary, directory / WEIGHTS)
+    with atomic_write(directory / WEIGHTS, durable=True) as temporary:
+        save_file(tensors, temporary, metadata={"format": "pt"})
     described = {"model": model.config.to_dict(), "categories": model.categories, **(extra or {})}
     write_json(directory / CONFIG, described, indent=2)
     return directory / WEIGHTS

@@ -165,7 +165,7 @@ def test_loss_that_is_not_finite_is_told(tmp_path: Path, digits: Path) -> None:
     config = small_config(digits, epochs=40)
     config.optimizer = OptimizerConfig(name="sgd", lr=1e20, clip_norm=0.0)
     with pytest.raises(
-        TrainingError, match=r"loss is (nan|inf) by step \d+ of epoch \d+: lower optimizer.lr"
+        TrainingError, match=r"loss is (nan|inf) at step \d+ in epoch \d+: decrease optimizer.lr"
     ) as raised:
         train(config, tmp_path)
     assert "\n" not in str(raised.value)
