@@ -10,6 +10,7 @@ from typing import Any
 from ..errors import DataError
 from ..settings import read_toml, to_toml
 from ..training import TrainConfig, train
+from ..training.distributed import is_main_process
 from .options import metrics_table, parse
 
 
@@ -53,6 +54,8 @@ def run(arguments: list[str]) -> None:
         print(to_toml(config), end="")
         return
     metrics = train(config, options.output, resume=options.resume)
+    if not is_main_process():
+        return
     if "AP" in metrics:
         print(f"{metrics['split']}: {metrics['images']} images, {metrics['minutes']} minutes of training")
         print(metrics_table(metrics))

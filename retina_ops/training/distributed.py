@@ -40,6 +40,14 @@ class World:
         dist.broadcast(shared, 0)
         return float(shared)
 
+    def mean(self, values: dict[str, float]) -> dict[str, float]:
+        """Returns the mean of each value over all processes. The names are the same on every process."""
+        if self.size == 1:
+            return values
+        total = torch.tensor(list(values.values()), dtype=torch.float64, device=self.device)
+        dist.all_reduce(total)
+        return dict(zip(values, (total / self.size).tolist(), strict=True))
+
     def barrier(self) -> None:
         """Waits until every process has called this."""
         if self.size > 1:
@@ -75,6 +83,11 @@ def joined_world(device: str) -> Iterator[World]:
 
 
 _ENVIRONMENT = {"WORLD_SIZE": "1", "RANK": "0", "LOCAL_RANK": "0"}
+
+
+def is_main_process() -> bool:
+    """Whether this is the only process, or process 0 of those that `torchrun` started."""
+    return int(os.environ.get("RANK", "0")) == 0
 
 
 def resolve_device(name: str) -> torch.device:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from ..models.architectures import build_model
 from ..models.backbones import freeze_stages
 from ..models.retinanet import RetinaNet
 from ..models.weights import save_model, transfer_weights
+from .batches import Batches, check_resumable
 from .checkpoint import load_checkpoint, save_checkpoint
 from .config import TrainConfig
 from .datasets import RunDatasets, training_batches
@@ -126,6 +128,7 @@ class Trainer:
                 "position": {name: getattr(self, name) for name in _POSITION},
                 "seconds": time.monotonic() - self.started,
                 "categories": self.model.categories,
+                "batches": asdict(self._batches()),
             },
         )
 
@@ -139,7 +142,12 @@ class Trainer:
         layout = torch.channels_last if config.channels_last else torch.contiguous_format
         return model.to(memory_format=layout).to(self.world.device).train()
 
+    def _batches(self) -> Batches:
+        return Batches(self.config.batch_size, self.world.size, self.config.optimizer.accumulate)
+
     def _restore(self, state: dict[str, Any]) -> None:
+        if "batches" in state:  # checkpoints before version 0.1 have none
+            check_resumable(Batches(**state["batches"]), self._batches(), in_epoch=state["position"]["batch"] > 0)
         if state["categories"] != self.model.categories:
             raise ValueError("the run to resume has other categories than the data set")
         if (state["ema"] is None) != (self.ema is None):
@@ -232,7 +240,7 @@ class Trainer:
 
     def _log_losses(self, meter: LossMeter, rate: float) -> float:
         """Writes a line of ``metrics.jsonl``. Returns the sum of the mean losses."""
-        means = meter.means()
+        means = self.world.mean(meter.means())
         for name, value in means.items():
             if not abs(value) < float("inf"):
                 raise TrainingError(
