@@ -10,9 +10,10 @@ import platform
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import Extension, setup
 from setuptools.command.build import build
 
 ROOT = Path(__file__).resolve().parent
@@ -42,21 +43,26 @@ if CUDA.build:
 COMPILER_VARIABLES = ("CPATH", "CPLUS_INCLUDE_PATH", "NVCC_PREPEND_FLAGS", "NVCC_APPEND_FLAGS")
 
 
-def extensions() -> list:
+def extension(kind: Callable, name: str, files: list[str], **flags: list[str]) -> Extension:
+    return kind(
+        f"retina_ops.{name}",
+        [f"csrc/{file}" for file in files],
+        include_dirs=[str(ROOT / "csrc")],  # a list per extension: torch appends to it
+        define_macros=[("TORCH_TARGET_VERSION", BUILD["torch_target_version"])],
+        extra_compile_args=flags,
+        py_limited_api=True,
+    )
+
+
+def extensions() -> list[Extension]:
+    standard = f"-std=c++{BUILD['cxx_standard']}"
     # -g0: setuptools repeats the flags that Python was built with. Debug information takes a quarter of the compile
     # time and four times the space.
-    cxx = ["-g0", *BUILD["cxx_flags"], f"-std=c++{BUILD['cxx_standard']}"]
-    shared = {
-        "include_dirs": [str(ROOT / "csrc")],
-        "define_macros": [("TORCH_TARGET_VERSION", BUILD["torch_target_version"])],
-        "py_limited_api": True,
-    }
-    cpu = [f"csrc/{name}" for name in [*sources.core(), *sources.cpu_operators()]]
-    built = [CppExtension("retina_ops._cpu", cpu, extra_compile_args={"cxx": cxx}, **shared)]
+    cxx = ["-g0", *BUILD["cxx_flags"], standard]
+    built = [extension(CppExtension, "_cpu", [*sources.core(), *sources.cpu_operators()], cxx=cxx)]
     if CUDA.build:
-        nvcc = [*BUILD["nvcc_flags"], f"-std=c++{BUILD['cxx_standard']}", "-DUSE_CUDA"]
-        cuda = [f"csrc/{name}" for name in sources.cuda()]
-        built.append(CUDAExtension("retina_ops._cuda", cuda, extra_compile_args={"cxx": cxx, "nvcc": nvcc}, **shared))
+        nvcc = [*BUILD["nvcc_flags"], standard, "-DUSE_CUDA"]
+        built.append(extension(CUDAExtension, "_cuda", sources.cuda(), cxx=cxx, nvcc=nvcc))
     return built
 
 
@@ -97,11 +103,11 @@ class BuildLibraries(BuildExtension):
         (folder / "_build_info.json").write_text(json.dumps(info, indent=2) + "\n")
         print(f"retina_ops: built _cpu{' and _cuda' if CUDA.build else f'; no _cuda: {CUDA.reason}'}")
 
-    def build_extension(self, extension) -> None:
-        """In a folder per library: nms_op.cpp and nms_op.cu have objects of the same name."""
+    def build_extension(self, ext: Extension) -> None:
+        """Builds in a folder per library: nms_op.cpp and nms_op.cu have objects of the same name."""
         folder = self.build_temp
-        self.build_temp = os.path.join(folder, extension.name.rpartition(".")[2])
-        super().build_extension(extension)
+        self.build_temp = os.path.join(folder, ext.name.rpartition(".")[2])
+        super().build_extension(ext)
         self.build_temp = folder
 
     def remove_objects_of_other_tools(self) -> None:
