@@ -13,7 +13,7 @@ from test_retinanet_loss import SIZES, gradients_of, loss_of
 
 from retina_ops import retinanet_loss
 from retina_ops.ops._head_outputs import as_levels
-from retina_ops.ops._host_values import filled, to_device
+from retina_ops.ops._host_values import fill_on_device, to_device
 from retina_ops.ops._padding import pad_boxes, pad_labels
 
 # --- tracing ----------------------------------------------------------------------------------------------------------
@@ -85,7 +85,7 @@ def test_numbers_of_the_host(device: str) -> None:
     rows = [[3.5, 4.0], [7.0, -1.0], [0.0, 2.0]]
     for dtype in (torch.float64, torch.int32):
         expected = torch.tensor(rows, dtype=dtype)
-        for function in (to_device, filled):
+        for function in (to_device, fill_on_device):
             got = function(rows, dtype, torch.device(device))
             assert got.device.type == device and got.dtype == dtype and torch.equal(got.cpu(), expected)
 

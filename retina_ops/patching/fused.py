@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from ..anchor_cache import AnchorCache
-from ..ops._postprocess_limits import is_too_many_for_cuda, within
-from ..ops.detections import by_image
+from ..ops.detections import clamp_limits, exceeds_cuda_topk, unpad_detections
 from ..ops.postprocess import postprocess
 from ..ops.retinanet_loss import retinanet_loss
 from ..reference.head_outputs import by_anchor
@@ -93,7 +92,7 @@ class FusedRetinaNet(Fused):
             rows = {name: torch.cat(levels, dim=1) for name, levels in _rows(maps).items()}
             losses = self.compute_loss(targets, rows, _of_each(anchors, len(original_sizes)))
         else:
-            can_sort = not is_too_many_for_cuda(maps["cls_logits"], self.topk_candidates)
+            can_sort = not exceeds_cuda_topk(maps["cls_logits"], self.topk_candidates)
             if "post-processing" in state.replaced and can_sort:
                 detections = _detections(self, maps, anchors, batch.image_sizes)
             else:
@@ -169,8 +168,8 @@ def _losses(model: Any, targets: list[Target], maps: Maps, anchors: Tensor) -> d
 def _detections(model: Any, maps: Maps, anchors: Tensor, image_sizes: list[tuple[int, int]]) -> list[dict[str, Tensor]]:
     most = model.detections_per_img
     but_last = most is not None and most < 0  # torchvision slices: the best but for the last of them
-    topk, count = within(maps["cls_logits"], model.topk_candidates, None if but_last else most)
-    found = by_image(
+    topk, count = clamp_limits(maps["cls_logits"], model.topk_candidates, None if but_last else most)
+    found = unpad_detections(
         *postprocess(
             maps["cls_logits"],
             maps["bbox_regression"],

@@ -13,9 +13,9 @@ from torchvision.models.detection._utils import BoxCoder, Matcher
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.ops import boxes
 
+from ..ops.retinanet_loss import BOX_LOSSES
 from .classes import Fused, own_class
 
-BOX_LOSSES = ("l1", "smooth_l1", "giou", "diou", "ciou")
 MOST_LEVELS = 8  # kMaxLevels of csrc/common/head_levels.h
 _CLIP = math.log(1000.0 / 16)  # largest log of a decoded side over its anchor's: torchvision's default, and ours
 # Where the code of torchvision's functions is; those that trace into TorchScript are wrapped in torch's.

@@ -1,4 +1,4 @@
-"""COCO JSON: what an item is, and one line for everything that can be wrong with the files."""
+"""COCO JSON: the items of a data set, and one-line errors for all faults of the files."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ def test_item(tmp_path: Path) -> None:
     assert image.dtype == torch.uint8 and torch.equal(image, torch.from_numpy(stored).permute(2, 0, 1))
     assert torch.equal(target["boxes"], torch.tensor([[4.0, 5, 24, 15], [30.5, 1.25, 32.5, 41.25]]))
     assert target["labels"].tolist() == [1, 2] and target["labels"].dtype == torch.int64
-    assert target["area"].tolist() == [150.5, 80.0]  # published where there is one, else the box's
+    assert target["area"].tolist() == [150.5, 80.0]  # as annotated; without an annotation, that of the box
     assert target["image_id"] == 10
     assert dataset[0][1]["iscrowd"].tolist() == [1]
-    assert dataset[2][1]["boxes"].shape == (0, 4)  # an image without objects is kept
+    assert dataset[2][1]["boxes"].shape == (0, 4)  # images without objects are kept
 
 
 def test_categories_of_a_model_decide_the_labels(tmp_path: Path) -> None:
@@ -143,7 +143,7 @@ def test_bad_image(tmp_path: Path, spoil, reason: str) -> None:
     with pytest.raises(DataError, match=reason):
         dataset[1]
     with pytest.warns(
-        DataWarning, match=r"train\.json: skipped 1 of 3 images that cannot be read, the first: .*a\.png"
+        DataWarning, match=r"train\.json: skipped 1 of 3 images that cannot be read; the first: .*a\.png"
     ):
         kept = CocoDetection(file, on_bad_image="skip")
     assert [kept.image_id(i) for i in range(len(kept))] == [30, 20]
@@ -190,8 +190,9 @@ def test_boxes_are_clipped_and_counted(tmp_path: Path) -> None:
     with pytest.warns(DataWarning) as caught:
         dataset = CocoDetection(file)
     assert len(caught) == 1 and "\n" not in str(caught[0].message)
-    assert "of 6 boxes, 1 reach out of their image and were clipped, 1 lie outside and 3 have no area" in str(
-        caught[0].message
+    assert str(caught[0].message).endswith(
+        ": of 6 boxes, 1 extend beyond the image and were clipped; "
+        "skipped were 1 outside the image and 3 without an area"
     )
     assert dataset.box_counts == {"clipped": 1, "degenerate": 3, "outside": 1}
     assert dataset.target(1)["boxes"].tolist() == [[60, 40, 64, 48], [10, 10, 64, 15]]
@@ -214,11 +215,15 @@ def test_open_dataset(tmp_path: Path) -> None:
         open_dataset(tmp_path / "images" / "a.png")
 
 
-def test_subset(tmp_path: Path) -> None:
+def test_deprecated_subset(tmp_path: Path) -> None:
     dataset = CocoDetection(write_coco_folder(tmp_path))
-    part = dataset.subset([2, 1])
-    assert len(part) == 2 and part[1][1]["image_id"] == 10 and part.image_size(0) == (HEIGHT, WIDTH)
-    assert len(ground_truth_of(part)["annotations"]) == 2
+    with pytest.warns(FutureWarning, match="will be removed"):
+        by_method = dataset.subset([2, 1])
+    with pytest.warns(FutureWarning, match="SubsetDataset will be removed"):
+        from retina_ops.data import SubsetDataset
+    for part in (by_method, SubsetDataset(dataset, [2, 1])):
+        assert len(part) == 2 and part[1][1]["image_id"] == 10 and part.image_size(0) == (HEIGHT, WIDTH)
+        assert len(ground_truth_of(part)["annotations"]) == 2
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "RGBA", "LA", "1", "CMYK", "I;16"])
@@ -246,7 +251,7 @@ def test_read_image_applies_orientation(tmp_path: Path) -> None:
     turned.save(path, exif=exif, quality=95)
     assert read_image(path).shape == (3, 64, 48)
     assert read_image(path, (64, 48)).shape == (3, 64, 48)
-    assert read_image(path, (48, 64)).shape == (3, 48, 64)  # annotated as stored
+    assert read_image(path, (48, 64)).shape == (3, 48, 64)  # annotations refer to the stored pixels
 
 
 def test_list_images(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from retina_ops import patch_torchvision
 from retina_ops import postprocess as fused
 from retina_ops.models import PostprocessOptions, detections_of, retinanet_small_fpn
-from retina_ops.ops._postprocess_limits import CUDA_TOPK, is_too_many_for_cuda, within
+from retina_ops.ops.detections import MAX_CUDA_TOPK, clamp_limits, exceeds_cuda_topk
 
 
 def found_by(model: Any, device: str, topk: int, detections: int | None) -> list[dict[str, Tensor]]:
@@ -80,8 +80,8 @@ def test_options_of_our_models() -> None:
 
 def test_limits() -> None:
     maps = [torch.empty(2, 6, 3, 4), torch.empty(2, 10, 2)]
-    assert within(maps, 1000, 300) == (72, 92) and within(maps, 30, None) == (30, 50)
-    assert within(maps, 30, 7) == (30, 7) and within(maps, 30, 10**12) == (30, 50)
+    assert clamp_limits(maps, 1000, 300) == (72, 92) and clamp_limits(maps, 30, None) == (30, 50)
+    assert clamp_limits(maps, 30, 7) == (30, 7) and clamp_limits(maps, 30, 10**12) == (30, 50)
 
 
 def test_more_candidates_than_the_cuda_kernel_sorts() -> None:
@@ -94,9 +94,9 @@ def test_more_candidates_than_the_cuda_kernel_sorts() -> None:
             self.shape = torch.Size(shape)
 
     many, few = OnCuda(2, 90, 32, 32), OnCuda(2, 90, 8, 8)
-    assert is_too_many_for_cuda([few, many], CUDA_TOPK + 1) and not is_too_many_for_cuda([few, many], CUDA_TOPK)
-    assert not is_too_many_for_cuda([few], 10**12)
-    assert not is_too_many_for_cuda([torch.empty(2, 90, 32, 32)], 10**12)
+    assert exceeds_cuda_topk([few, many], MAX_CUDA_TOPK + 1) and not exceeds_cuda_topk([few, many], MAX_CUDA_TOPK)
+    assert not exceeds_cuda_topk([few], 10**12)
+    assert not exceeds_cuda_topk([torch.empty(2, 90, 32, 32)], 10**12)
 
 
 def test_post_processing_is_torchvisions_for_too_many_candidates(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""The parts of a run by themselves: settings, schedule, optimizer, averaging, precision, devices, the log."""
+"""Parts of a run: settings, schedule, optimizer, moving average, precision, devices, log."""
 
 from __future__ import annotations
 
@@ -37,6 +37,9 @@ def test_settings_round_trip(tmp_path: Path) -> None:
         ("[optimizer]\nrate = 3", "unknown setting 'optimizer.rate'"),
         ("epochs = 'x'", "epochs must be an integer, got 'x'"),
         ("epochs = true", "epochs must be an integer, got True"),
+        ("epochs = 0", "epochs must be at least 1, got 0"),
+        ("[optimizer]\nlr = -1", "optimizer.lr must be at least 1e-12, got -1.0"),
+        ("[augmentation]\nshortest_sizes = [64, 0]", "augmentation.shortest_sizes must be at least 1, got 0"),
         ("seed = 1.5", "seed must be an integer"),
         ("tensorboard = 1", "tensorboard must be true or false"),
         ("precision = 'fp8'", "precision must be one of auto, fp32, bf16, fp16, got 'fp8'"),
@@ -58,6 +61,18 @@ def test_settings_refuse(tmp_path: Path, text: str, message: str) -> None:
     assert "\n" not in str(raised.value)
 
 
+def test_old_names_in_files_are_read_with_a_warning(tmp_path: Path) -> None:
+    path = tmp_path / "c.toml"
+    path.write_text("[model.loss]\nfg_iou = 0.6\nbox_weight = 2\n")
+    with pytest.warns(FutureWarning) as caught:
+        config = read_toml(path, TrainConfig)
+    assert (config.model.loss.fg_iou_thresh, config.model.loss.box_loss_weight) == (0.6, 2.0)
+    assert [str(warning.message).partition(";")[0] for warning in caught] == [
+        "model.loss: fg_iou is now fg_iou_thresh",
+        "model.loss: box_weight is now box_loss_weight",
+    ]
+
+
 def test_settings_files_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cannot be read"):
         read_toml(tmp_path / "none.toml", TrainConfig)
@@ -69,14 +84,16 @@ def test_settings_files_that_cannot_be_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"epochs": 0}, "epochs must be in"),
-        ({"batch_size": 0}, "batch_size"),
-        ({"ema_decay": 1.0}, "ema_decay"),
-        ({"freeze": 6}, "freeze"),
-        ({"max_minutes": -1.0}, "max_minutes"),
-        ({"schedule": ScheduleConfig(milestones=(0.5, 0.2))}, "milestones must ascend"),
-        ({"optimizer": OptimizerConfig(lr=float("nan"))}, "optimizer.lr"),
-        ({"optimizer": OptimizerConfig(accumulate=0)}, "optimizer.accumulate"),
+        ({"epochs": 0}, "epochs must be at least 1, got 0"),
+        ({"epochs": 2.0}, "epochs must be an integer, got 2.0"),
+        ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
+        ({"ema_decay": 1.0}, r"ema_decay must be in \[0, 0.999999\], got 1.0"),
+        ({"freeze": 6}, r"freeze must be in \[0, 5\], got 6"),
+        ({"max_minutes": -1.0}, "max_minutes must be at least 0, got -1.0"),
+        ({"schedule": ScheduleConfig(milestones=(0.5, 0.2))}, "schedule.milestones must be in ascending order"),
+        ({"schedule": ScheduleConfig(milestones=(0.5, 2.0))}, r"schedule.milestones must be in \[0, 1\], got 2.0"),
+        ({"optimizer": OptimizerConfig(lr=float("nan"))}, "optimizer.lr must be at least 1e-12, got nan"),
+        ({"optimizer": OptimizerConfig(accumulate=0)}, "optimizer.accumulate must be at least 1, got 0"),
         ({}, "data.train is empty"),
     ],
 )
@@ -118,7 +135,7 @@ def test_norms_and_biases_are_not_decayed(name: str) -> None:
 
 
 def test_averaged_model() -> None:
-    """Against the recurrence written out, with a counter and a buffer; its warm-up ends where decay is reached."""
+    """Equal to the recurrence, for a weight, a buffer and a counter, before and after the decay is reached."""
     model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
     average = averaged_model(model, 0.5)
     expected = None
@@ -128,7 +145,7 @@ def test_averaged_model() -> None:
             model[1].running_mean.fill_(float(-step))
             model[1].num_batches_tracked.fill_(step)
         average.update_parameters(model)
-        # The first update copies; update t then keeps (1 + t) / (10 + t), 0.5 at most.
+        # The first update copies. Update t has the decay (1 + t) / (10 + t), at most 0.5.
         keep = 0.0 if expected is None else min(0.5, (1 + step) / (10 + step))
         expected = step if expected is None else keep * expected + (1 - keep) * step
     assert average.module[0].weight[0, 0].item() == pytest.approx(expected)
@@ -152,7 +169,7 @@ def test_devices() -> None:
     assert resolve_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
     with pytest.raises(ValueError, match="device must be auto, cpu, cuda or cuda:N, got 'gpu'"):
         resolve_device("gpu")
-    with pytest.raises(ValueError, match="is not there"):
+    with pytest.raises(ValueError, match="does not exist"):
         resolve_device("cuda:99")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from retina_ops.ops._retinanet_loss_autograd import BOX_LOSSES
+from retina_ops.ops.retinanet_loss import BOX_LOSSES
 
 from ..device import Array, Device
 from .common import arithmetic, level_arguments
