@@ -62,6 +62,7 @@ def test_budget_holds_until_it_is_updated(report: ModuleType) -> None:
         "nms_mask_kernel float64 of sm_90 is not in the budget: run --update",
     ]
     assert "no longer compiled" in report.over_budget("90", {})[0]
+    assert report.over_budget("90", {}, complete=False) == []
 
 
 def test_wide_accesses(report: ModuleType, tmp_path: Path) -> None:
