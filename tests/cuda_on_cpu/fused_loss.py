@@ -12,7 +12,7 @@ from retina_ops.ops._padding import pad_boxes, pad_labels
 from retina_ops.reference.head_outputs import by_anchor
 from retina_ops.reference.retinanet_loss import matched_loss
 
-DEFAULTS = {"alpha": 0.25, "gamma": 2.0, "box_loss": "l1", "smooth_l1_beta": 1.0, "box_weights": (1, 1, 1, 1)}
+DEFAULTS = {"alpha": 0.25, "gamma": 2.0, "box_loss": "l1", "smooth_l1_beta": 1.0, "bbox_reg_weights": (1, 1, 1, 1)}
 
 
 def arguments_of(head: Head) -> tuple[list[Tensor], list[Tensor], Tensor, Tensor, Tensor, Tensor, Tensor]:

@@ -9,6 +9,7 @@
 #include <type_traits>
 
 #include "emulator/emulator.h"
+#include "emulator/launches.h"
 
 #define __global__
 #define __device__
