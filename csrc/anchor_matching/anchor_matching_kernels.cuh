@@ -1,6 +1,6 @@
 // Anchor matching on CUDA: two kernels, and their launches for any batch. No torch.
 //
-// The operations bound it. A warp computes 32 neighbouring anchors of one image, one per lane, without shared memory.
+// Compute-bound. A warp computes 32 neighbouring anchors of one image, one per lane, without shared memory.
 // It tests 32 boxes at a time against the bounding box of its anchors, and compares only boxes that may overlap it. The
 // highest IoU of each box is a maximum over the bits of non-negative floats, as integers, so that the order of the
 // warps does not change it.

@@ -13,9 +13,8 @@ namespace retina_ops {
 constexpr int kIouThreads = 128;
 constexpr int kIouRows = 32;
 
-// boxes1: [batch, n, 4] and boxes2: [batch, m, 4] of `dtype`; iou: [batch, n, m]; first_block: added to the
-// index of the block.
-// launch: batch * ceil(n / kIouRows) * ceil(m / (kIouThreads * kPack)) blocks of kIouThreads.
+// boxes1: [batch, n, 4] and boxes2: [batch, m, 4] of `dtype`; iou: [batch, n, m]; first_block: added to the index of
+// the block. launch: batch * ceil(n / kIouRows) * ceil(m / (kIouThreads * kPack)) blocks of kIouThreads.
 template <class A, IouKind K, int kPack>
 __global__ void __launch_bounds__(kIouThreads)
     box_iou_kernel(const void* boxes1, const void* boxes2, Dtype dtype, int64_t n, int64_t m, IouEps<A> eps, A* iou,

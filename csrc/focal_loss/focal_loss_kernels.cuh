@@ -203,7 +203,7 @@ __global__ void __launch_bounds__(kFocalThreads, kFocalRowBlocks<T, G>)
     at += stride;
     cursor.advance(classes);
     if (at < args.n) read();
-    const auto corrections = [&] {  // rarely called, so nothing is kept for it
+    const auto corrections = [&] {  // rarely called, so it computes the row again
       const int64_t* labels = args.targets + args.classes(current);
       PackTargets targets = row_targets<kPack>(labels[0], classes, args.ignore_index, column, 0);
       const int left = classes - column;  // elements to the end of the row

@@ -2,9 +2,10 @@
 //
 // The boxes are sorted by class and, within a class, by descending score, and are processed in chunks of kNmsChunk. For
 // each chunk in turn, nms_mask_kernel writes as bits which box suppresses which inside the chunk; nms_sweep_kernel, of
-// one block, walks the chunk in order and decides which boxes are kept; nms_suppress_kernel strikes the later boxes
-// that those suppress. So memory is O(n + kNmsChunk^2 bits), and no step waits for the host. Pairs of different classes
-// are skipped one tile or one group of rows at a time, since the boxes of a class are contiguous.
+// one block, walks the chunk in order and decides which boxes are kept; nms_suppress_kernel strikes, that is marks as
+// suppressed, the boxes of later chunks that those suppress. So memory is O(n + kNmsChunk^2 bits), and no step waits
+// for the host. Pairs of different classes are skipped one tile or one group of rows at a time, since the boxes of a
+// class are contiguous.
 #pragma once
 
 #include "common/block.cuh"
@@ -153,7 +154,7 @@ __global__ void __launch_bounds__(kNmsThreads)
   }
   uint64_t rows[kRows];
   uint64_t by_low = 0, by_high = 0;
-  // Word w of the thread's rows that come before tile w, and of the tile's own rows `lane` and `lane + 32`.
+  // Reads word w of the thread's rows that come before tile w, and of the tile's own rows `lane` and `lane + 32`.
   const auto read_tile = [&](int w) {
     const uint64_t* tile = mask + static_cast<int64_t>(w) * stride;
 #pragma unroll

@@ -134,7 +134,7 @@ __device__ __forceinline__ double loss_of_rows(const ClassificationArguments<T>&
     at += stride;
     cursor.advance(classes);
     if (at < n) read();
-    const auto corrections = [&] {  // rarely called, so nothing is kept for it
+    const auto corrections = [&] {  // rarely called, so it computes the row again
       const int64_t row = args.classes(current);
       const int64_t image = level.by_cells(row);
       const int64_t* labels = args.labels + image * args.capacity;

@@ -9,10 +9,10 @@
 //
 // Lower bounds for a segment of m boxes, of which k are taken: k dependent steps, each of one barrier and ten shuffles
 // per warp, about a microsecond; and up to k m / 2 pairs of about 20 instructions on the one multiprocessor that runs
-// the block. Up to a few thousand boxes the latency of the steps bounds it, above that the throughput of the pairs. One
-// class of very many boxes leaves the other multiprocessors idle: sharing a step among blocks would cost a launch, or a
-// wait of one block for another, per taken box. A pair that does not intersect costs no division. Not yet timed on a
-// GPU.
+// the block. Up to a few thousand boxes it is bound by the latency of the steps, above that by the throughput of the
+// pairs. One class of very many boxes leaves the other multiprocessors idle: sharing a step among blocks would cost a
+// launch, or a wait of one block for another, per taken box. A pair that does not intersect costs no division. Not yet
+// timed on a GPU.
 #pragma once
 
 #include "common/vector.cuh"

@@ -1,5 +1,5 @@
-// How a launch makes itself known to the emulator, and how its argument struct is filled from a case: what
-// RETINA_OPS_LAUNCH and RETINA_OPS_FIELDS of common/launch.cuh expand to here.
+// RETINA_OPS_LAUNCH and RETINA_OPS_FIELDS of common/launch.cuh for the emulator: a launch registers itself, and its
+// argument struct is filled from a case.
 #pragma once
 
 #include <cstddef>
@@ -13,17 +13,17 @@ namespace emulator {
 // Adds a launch under its name. Returns true, as the initial value of a variable.
 bool register_launch(const char* name, void (*run)(const Case&));
 
-// Throws where the case has a value that no field took: a name is misspelt.
+// Throws if the case has a value that was not written into any field, as for a misspelt name.
 void check_all_used(const Case& from);
-// Whether the case has a value of this name, or of a field or element of it.
+// Whether the case has a value of this name, or of a field or an element of it.
 bool has_value(const Case& from, const std::string& name);
-// The first name of a comma-separated list, which it removes from the list.
+// Removes the first name from a comma-separated list, and returns it.
 std::string next_name(const char*& names);
 
-// Write one value into a field. They throw where the case lacks the value, or the value does not fit the field.
+// These write one value into a field. They throw if the case lacks the value, or if it does not fit the field.
 void fill_integer(const Case& from, const std::string& name, void* field, size_t bytes, bool is_signed);
 void fill_floating(const Case& from, const std::string& name, void* field, size_t bytes);
-// element_bytes: what the array's elements must have; 0 for any. A null pointer where the case has no such array.
+// A null pointer if the case has no such array. element_bytes: size of the elements that the array must have; 0: any.
 void fill_pointer(const Case& from, const std::string& name, void* field, size_t element_bytes);
 
 template <class T>
@@ -35,8 +35,8 @@ constexpr size_t element_bytes() {
   }
 }
 
-// Elements of an array, and fields of a struct with RETINA_OPS_FIELDS, are filled by names like "weights[0]" and
-// "limits.first". A struct that the case does not mention keeps its initial value.
+// Elements of an array and fields of a nested struct have names like "weights[0]" and "limits.first". A nested struct
+// of which the case has no field keeps its initial value.
 template <class T>
 void fill_field(const Case& from, const std::string& name, T& field) {
   if constexpr (std::is_array_v<T>) {
@@ -52,7 +52,7 @@ void fill_field(const Case& from, const std::string& name, T& field) {
   }
 }
 
-// names: those of `fields`, as they stand in the macro.
+// names: the names of `fields`, as written in the macro.
 template <class... T>
 void fill_fields(const Case& from, const std::string& prefix, const char* names, T&... fields) {
   (fill_field(from, prefix + next_name(names), fields), ...);
@@ -60,7 +60,7 @@ void fill_fields(const Case& from, const std::string& prefix, const char* names,
 
 }  // namespace emulator
 
-// The struct that derives from STRUCT is where the names of its fields mean the fields.
+// Both derive a struct from STRUCT, so that the names of its fields, as arguments of the macro, are the fields.
 #define RETINA_OPS_FIELDS(STRUCT, ...)                                                  \
   struct STRUCT##_fields : STRUCT {                                                     \
     void fill(const ::Case& from, const std::string& prefix) {                          \
