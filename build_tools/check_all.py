@@ -1,4 +1,4 @@
-"""What CI has no time for, stage by stage, and the record of it: `make check-all`.
+"""Runs the checks that take too long for CI, and keeps a record of each: `make check-all`.
 
 python build_tools/check_all.py [--stages cuda mutations schedules portability]
 """
@@ -19,13 +19,13 @@ ROOT = Path(__file__).resolve().parents[1]
 RECORD = ROOT / "benchmarks/results/check-all.json"
 PYTEST = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
 STAGES = {
-    # Every architecture that nvcc knows: warnings, spills, budgets, width of accesses.
+    # Every architecture that nvcc knows: warnings, spilled registers, budgets, width of accesses.
     "cuda": [sys.executable, "build_tools/check_cuda.py", "--all"],
     # Bugs planted in copies of every kernel: each must be reported.
     "mutations": [sys.executable, "-m", "cuda_on_cpu.mutations"],
     # Every kernel in 200 random orders of threads and blocks.
     "schedules": [*PYTEST, "tests/cuda_on_cpu", "-k", "random_schedules", "--schedules", "200"],
-    # The sources against the headers of every supported release, the wheel under a torch without CUDA.
+    # The headers of every supported torch, and the wheel under a torch without CUDA.
     "portability": [sys.executable, "build_tools/check_portability.py", "--all"],
 }
 
@@ -35,7 +35,7 @@ def git(*arguments: str) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=list(STAGES))
     names = parser.parse_args().stages
     environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'tests'}:{ROOT}"}
@@ -53,7 +53,7 @@ def main() -> int:
         }
         failed += [name] if code else []
     RECORD.parent.mkdir(parents=True, exist_ok=True)
-    before = json.loads(RECORD.read_text())["stages"] if RECORD.is_file() else {}  # of other stages
+    before = json.loads(RECORD.read_text())["stages"] if RECORD.is_file() else {}  # keeps those not run now
     RECORD.write_text(json.dumps({"machine": platform.machine(), "stages": before | results}, indent=2) + "\n")
     print(f"written: {RECORD.relative_to(ROOT)}; failed: {', '.join(failed) or 'none'}")
     return 1 if failed else 0

@@ -1,6 +1,8 @@
-"""The wheel under a torch without CUDA, and the sources against the oldest supported torch. Downloads both.
+"""Tests the wheel under a torch without CUDA, and compiles the sources against the oldest supported torch.
 
-python build_tools/check_portability.py [wheel] [headers] [--all]; --all: the headers of every supported release.
+It downloads both releases of torch.
+
+python build_tools/check_portability.py [wheel] [headers] [--all]
 """
 
 from __future__ import annotations
@@ -17,11 +19,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cuda_toolkit
+import sources
 
 ROOT = Path(__file__).resolve().parents[1]
 RELEASES = ("2.10.0", "2.11.0", "2.12.0", "2.13.0", "2.14.0", "2.15.0")
 CPU_TORCH = "2.13.0"
-# The smallest wheel of that release; its headers are those of every platform.
+# The smallest wheel of a release. The headers are the same on every platform.
 HEADER_PLATFORM = [
     "--platform",
     "manylinux_2_28_aarch64",
@@ -42,7 +45,7 @@ def run(*command: str | Path, cwd: Path = ROOT, **environment: str) -> str:
 
 
 def check_wheel(folder: Path, releases: Sequence[str]) -> None:
-    """Built here, installed where torch has no CUDA and nothing else is: imported, and every CPU operator tested."""
+    """Builds the wheel, installs it in an environment with nothing but torch, and tests every CPU operator there."""
     run(sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", folder, ".")
     (wheel,) = folder.glob("*.whl")
     tag = wheel.stem.split("-", 2)[2]
@@ -63,7 +66,7 @@ def check_wheel(folder: Path, releases: Sequence[str]) -> None:
 
 
 def check_headers(folder: Path, releases: Sequence[str]) -> None:
-    """Every source compiles against the headers of each release, without a warning."""
+    """Compiles every source against the headers of each release. Warnings are errors."""
     for release in releases:
         compile_against(release, folder / release)
 
@@ -73,13 +76,14 @@ def compile_against(release: str, folder: Path) -> None:
     (archive,) = folder.glob("torch-*.whl")
     with zipfile.ZipFile(archive) as content:
         content.extractall(folder, [name for name in content.namelist() if name.startswith("torch/include/")])
-    build = json.loads((ROOT / "csrc/build.json").read_text())
+    build = sources.settings()
+    cpp, cuda = [*sources.core(), *sources.cpu_operators()], sources.cuda()
     include = ["-I", str(ROOT / "csrc"), "-isystem", str(folder / "torch/include")]
     shared = [f"-std=c++{build['cxx_standard']}", f"-DTORCH_TARGET_VERSION={build['torch_target_version']}", *include]
     compiler = os.environ.get("CXX", "c++")
     commands = [
         [compiler, *build["cxx_flags"], "-Werror", "-fPIC", *shared, "-fsyntax-only", str(ROOT / "csrc" / source)]
-        for source in [*build["core_sources"], *build["cpu_sources"]]
+        for source in cpp
     ]
     home = cuda_toolkit.find_toolkit()
     if home is not None:
@@ -87,13 +91,12 @@ def compile_against(release: str, folder: Path) -> None:
         commands += [
             [str(home / "bin/nvcc"), *flags, *shared, "-DUSE_CUDA", "-Werror=all-warnings", "-arch=sm_80", "-ptx",
              str(ROOT / "csrc" / source), "-o", os.devnull]
-            for source in build["cuda_sources"]
+            for source in cuda
         ]  # fmt: skip
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         list(pool.map(lambda command: run(*command), commands))
-    cuda = f"and {len(build['cuda_sources'])} CUDA sources" if home is not None else "(no CUDA toolkit: CUDA left out)"
-    count = len(build["core_sources"]) + len(build["cpu_sources"])
-    print(f"{count} C++ sources {cuda} compile against torch {release}", flush=True)
+    of_cuda = f"and {len(cuda)} CUDA sources" if home is not None else "(no CUDA toolkit: CUDA left out)"
+    print(f"{len(cpp)} C++ sources {of_cuda} compile against torch {release}", flush=True)
 
 
 CHECKS = {"wheel": check_wheel, "headers": check_headers}
@@ -102,7 +105,7 @@ CHECKS = {"wheel": check_wheel, "headers": check_headers}
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checks", nargs="*", choices=[*CHECKS, []], help="default: both")
-    parser.add_argument("--all", action="store_true", help="every supported release, not the oldest alone")
+    parser.add_argument("--all", action="store_true", help="the headers of every supported release")
     arguments = parser.parse_args()
     for name in arguments.checks or CHECKS:
         with tempfile.TemporaryDirectory() as folder:

@@ -1,7 +1,7 @@
-"""What ptxas and the generated code say of each kernel, and the recorded budget that they must keep.
+"""Reads the resources and the code of the compiled kernels, and compares them with the recorded budget.
 
-A row of the budget stands for one kernel template in one arithmetic type: the largest figures over its other template
-arguments. `python build_tools/check_cuda.py --update` writes the table; a change of it is made on purpose.
+A row of the budget stands for one kernel template in one arithmetic type, and holds the largest figures over the other
+template arguments. `python build_tools/check_cuda.py --update` writes it, where a kernel is meant to use more.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 BUDGET = Path(__file__).resolve().parent / "cuda_budget.json"
-# Kernels of float64 call log, exp and division of the device library; the bytes that their call frames may use.
+# float64 kernels call log, exp and division of the device library. Those calls may use this many bytes of stack.
 FLOAT64_FRAME = 64
 LOAD, STORE = r"LDG\.E\.(\w+\.)*128", r"STG\.E\.(\w+\.)*128"
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """One compiled kernel: bytes of shared memory, stack frame and spills, registers of a thread."""
+    """One compiled kernel: registers per thread, and bytes of shared memory, stack frame and spills."""
 
     name: str
     registers: int
@@ -53,7 +53,7 @@ _ENTRY = re.compile(
 
 
 def kernels_of(output: str) -> list[Kernel]:
-    """Kernels in what `nvcc --resource-usage` prints."""
+    """The kernels that the output of `nvcc --resource-usage` lists."""
     entries = list(_ENTRY.finditer(output))
     names = demangled(entry["name"] for entry in entries)
     kernels = []
@@ -67,14 +67,14 @@ def kernels_of(output: str) -> list[Kernel]:
 
 
 def demangled(names: Iterable[str]) -> list[str]:
-    """Names as in the source, without return type and parameters."""
+    """The names as the source writes them, without return type and parameters."""
     command = ["c++filt", "--no-params"]
     text = subprocess.run(command, input="\n".join(names), capture_output=True, text=True, check=True).stdout
     return [line.removeprefix("void ").replace("retina_ops::", "") for line in text.splitlines()]
 
 
 def budget_of(kernels: Iterable[Kernel]) -> dict[str, dict[str, int]]:
-    """The largest figures of each group."""
+    """The largest figures of each group of kernels."""
     rows: dict[str, dict[str, int]] = {}
     for kernel in kernels:
         row = rows.setdefault(kernel.group, {"registers": 0, "shared": 0, "stack": 0})
@@ -88,7 +88,7 @@ def read_budget() -> dict[str, dict[str, dict[str, int]]]:
 
 
 def write_budget(measured: dict[str, dict[str, dict[str, int]]]) -> None:
-    """Replaces the rows of the architectures that were compiled."""
+    """Replaces the rows of the architectures in `measured`, and keeps those of all others."""
     budget = dict(sorted((read_budget() | measured).items()))
     lines = [
         f'  "{arch}": {{\n' + ",\n".join(f'    "{name}": {json.dumps(row)}' for name, row in rows.items()) + "\n  }"
@@ -97,12 +97,18 @@ def write_budget(measured: dict[str, dict[str, dict[str, int]]]) -> None:
     BUDGET.write_text("{\n" + ",\n".join(lines) + "\n}\n")
 
 
-def over_budget(arch: str, measured: dict[str, dict[str, int]]) -> list[str]:
-    """What exceeds the recorded table of `arch`, or is not in it, or is no longer compiled; or that there is none."""
+def over_budget(arch: str, measured: dict[str, dict[str, int]], complete: bool = True) -> list[str]:
+    """Compares the kernels compiled for `arch` with the budget; `complete`: every source was compiled.
+
+    Returns:
+        One message for each figure above the budget, for each kernel that the budget lacks, and, where `complete`, for
+        each row whose kernel was not compiled.
+    """
     allowed = read_budget().get(arch)
     if allowed is None:
         return [f"no budget of sm_{arch} is recorded: run --update"]
-    problems = [f"{name} of sm_{arch} is no longer compiled: run --update" for name in allowed if name not in measured]
+    missing = [name for name in allowed if name not in measured] if complete else []
+    problems = [f"{name} of sm_{arch} is no longer compiled: run --update" for name in missing]
     for name, row in measured.items():
         if name not in allowed:
             problems.append(f"{name} of sm_{arch} is not in the budget: run --update")
@@ -116,7 +122,7 @@ def over_budget(arch: str, measured: dict[str, dict[str, int]]) -> list[str]:
 
 
 def disassembler() -> Path | None:
-    """nvdisasm of the path, or the one that Triton brings."""
+    """nvdisasm on PATH, else the one that the Triton package contains, else None."""
     found = shutil.which("nvdisasm")
     if found:
         return Path(found)
@@ -129,7 +135,7 @@ def disassembler() -> Path | None:
 
 
 def wide_accesses(name: str) -> tuple[str, ...]:
-    """The 16-byte accesses that a kernel bound by memory must have."""
+    """The 16-byte accesses that the code of a kernel must contain: those of kernels bound by memory bandwidth."""
     template, _, arguments = name.partition("<")
     if template in ("focal_loss_elementwise_kernel", "scale_gradient_kernel"):
         return LOAD, STORE
@@ -143,7 +149,7 @@ def wide_accesses(name: str) -> tuple[str, ...]:
 
 
 def narrow_accesses(tool: Path, cubin: Path) -> list[str]:
-    """Kernels in `cubin` whose code lacks an access of `wide_accesses`."""
+    """One message for each access of `wide_accesses` that the code of a kernel in `cubin` lacks."""
     code = subprocess.run([str(tool), "-c", str(cubin)], capture_output=True, text=True, check=True).stdout
     sections = re.split(r"^\.text\.(\w+):$", code, flags=re.MULTILINE)
     problems = []

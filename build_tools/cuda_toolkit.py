@@ -12,22 +12,23 @@ from pathlib import Path
 
 @dataclass
 class CudaDecision:
-    """What the build does about CUDA."""
+    """Whether the CUDA operators are built, and with what."""
 
     build: bool
-    reason: str | None  # why not built
-    toolkit: str | None  # release of nvcc, "13.0"
+    reason: str | None  # why they are not built
+    toolkit: str | None  # release of nvcc, such as "13.0"
     home: str | None
 
 
 class CudaUnavailable(RuntimeError):
-    """RETINA_OPS_CUDA=1, but the CUDA operators cannot be built."""
+    """RETINA_OPS_CUDA has a bad value, or is 1 where the CUDA operators cannot be built."""
 
 
 def find_toolkit() -> Path | None:
-    """The folder with ``bin/nvcc`` and ``include/cuda_runtime.h``: CUDA_HOME, or where nvcc really is.
+    """The folder that contains ``bin/nvcc`` and ``include/cuda_runtime.h``, or None.
 
-    ``nvcc`` on PATH may be a wrapper script outside the toolkit, so nvcc itself is asked (its dry run prints TOP).
+    CUDA_HOME and CUDA_PATH come first. ``nvcc`` on PATH may be a wrapper script outside the toolkit; the line ``TOP=``
+    of its dry run names the toolkit's folder.
     """
     candidates = [os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH")]
     nvcc = shutil.which("nvcc")
@@ -57,7 +58,7 @@ def toolkit_release(home: Path) -> str | None:
 
 
 def decide(torch_cuda: str | None, home: Path | None) -> CudaDecision:
-    """Build ``_cuda`` or not, by RETINA_OPS_CUDA=auto|1|0, the toolkit and torch's CUDA version (None: CPU-only)."""
+    """Decides by RETINA_OPS_CUDA (auto, 1 or 0), the toolkit, and the CUDA version of torch (None: no CUDA)."""
     wanted = os.environ.get("RETINA_OPS_CUDA", "auto")
     if wanted not in ("auto", "0", "1"):
         raise CudaUnavailable(f"RETINA_OPS_CUDA must be auto, 1 or 0, got {wanted!r}")
@@ -80,7 +81,7 @@ def decide(torch_cuda: str | None, home: Path | None) -> CudaDecision:
 
 
 def architectures(default: str) -> str:
-    """TORCH_CUDA_ARCH_LIST; else the visible GPU's; else `default`."""
+    """TORCH_CUDA_ARCH_LIST where it is set, else the architecture of the visible GPU, else `default`."""
     chosen = os.environ.get("TORCH_CUDA_ARCH_LIST")
     if chosen:
         return chosen

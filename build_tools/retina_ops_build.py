@@ -1,7 +1,7 @@
-"""PEP 517 backend: setuptools, with the torch that the environment already has.
+"""The PEP 517 backend: setuptools, with the torch that the environment already has.
 
-Build isolation hides the environment's torch, and asking for torch as a build requirement would download it again.
-So: if the Python that runs the build has torch in its own site-packages, use that; otherwise require it.
+Build isolation hides the torch of the environment, and a build requirement would download it again. This backend adds
+the site-packages that contain torch to sys.path. Where there is no torch, it requires one.
 """
 
 import glob
@@ -14,7 +14,7 @@ from setuptools.build_meta import *  # noqa: F403
 
 
 def _environment_site_packages() -> str | None:
-    """The site-packages of the environment that runs pip or uv, if it has torch."""
+    """The site-packages of the environment that runs pip or uv, where they contain torch."""
     prefixes = [sys.prefix, os.environ.get("VIRTUAL_ENV", ""), os.environ.get("CONDA_PREFIX", "")]
     paths = [sysconfig.get_path("purelib")]
     for prefix in prefixes:
@@ -35,7 +35,7 @@ def _use_torch() -> None:
         sys.path.append(path)
 
 
-# setup.py imports torch, so no hook may run it before torch can be found: the requirements are answered without it.
+# setup.py imports torch. setuptools' own hooks would run it before torch can be found, so these do without it.
 
 
 def get_requires_for_build_wheel(config_settings=None):

@@ -1,4 +1,4 @@
-"""From boxes to training targets and from scores to detections, without a model."""
+"""Training targets from boxes, and detections from scores, without a model."""
 
 import torch
 
@@ -14,12 +14,12 @@ matches = match_anchors(anchors, objects, fg_iou_thresh=0.5, bg_iou_thresh=0.4)
 positive = matches >= 0
 print(f"{len(anchors)} anchors: {int(positive.sum())} positive, {int((matches == -2).sum())} ignored")
 
-# What the box subnet should say for the positive anchors, and that it leads back to the objects.
+# The regression targets of the positive anchors; decoding them gives the objects again.
 deltas = encode_boxes(objects[matches[positive]], anchors[positive])
 boxes = decode_boxes(deltas, anchors[positive], image_size=(256, 256))
 assert torch.allclose(boxes, objects[matches[positive]], atol=1e-3)
 
-# A detector finds each object many times; NMS keeps the best of each class.
+# A detector finds each object many times; NMS keeps the best detection per class.
 found = boxes + torch.randn_like(boxes)
 scores, labels = torch.rand(len(found)), matches[positive]
 keep = batched_nms(found, scores, labels, iou_threshold=0.5)

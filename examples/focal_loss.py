@@ -6,7 +6,7 @@ from retina_ops import sigmoid_focal_loss
 
 torch.manual_seed(0)
 anchors, classes = 20_000, 80
-logits = torch.full((anchors, classes), -4.6, requires_grad=True)  # the paper's start: every score is 0.01
+logits = torch.full((anchors, classes), -4.6, requires_grad=True)  # the paper's initialisation: every score is 0.01
 labels = torch.full((anchors,), classes)  # background
 labels[:50] = torch.randint(0, classes, (50,))  # objects
 labels[50:100] = -1  # between the thresholds: no loss, no gradient

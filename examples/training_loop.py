@@ -1,4 +1,4 @@
-"""RetinaNet in a training loop of your own: torchvision's interface, any optimizer."""
+"""RetinaNet in a training loop that you write: torchvision's interface, any optimizer."""
 
 import sys
 

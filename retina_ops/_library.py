@@ -1,4 +1,4 @@
-"""Finds and loads the compiled operators, and says what is wrong where it cannot."""
+"""Loads the compiled operators, and says why where it cannot."""
 
 from __future__ import annotations
 
@@ -12,34 +12,17 @@ from retina_ops._version import __version__
 
 _PACKAGE = Path(__file__).parent
 
-# Every operator of csrc/library.cpp, for the message that stands in for a missing CUDA library.
-_OPERATORS = (
-    "sigmoid_focal_loss",
-    "sigmoid_focal_loss_backward",
-    "sigmoid_focal_loss_reduced",
-    "scale_gradient_",
-    "box_iou",
-    "box_iou_backward",
-    "iou_loss",
-    "iou_loss_backward",
-    "iou_loss_reduced",
-    "encode_boxes",
-    "encode_boxes_backward",
-    "decode_boxes",
-    "decode_boxes_backward",
-    "match_anchors",
-    "nms",
-    "nms_padded",
-    "retinanet_loss",
-    "retinanet_loss_backward",
-    "soft_nms",
-    "postprocess",
-)
+_cuda_problem: str | None = None  # why the CUDA operators are not loaded
 
-_cuda_problem: str | None = None
+
+def operators() -> list[str]:
+    """The names of the operators that the compiled libraries have registered in the namespace ``retina_ops``."""
+    names = [name.partition(".")[0] for name in torch._C._dispatch_get_all_op_names()]
+    return sorted({name.removeprefix("retina_ops::") for name in names if name.startswith("retina_ops::")})
 
 
 def _built() -> dict[str, Any]:
+    """What setup.py stored about the build."""
     path = _PACKAGE / "_build_info.json"
     if not path.is_file():
         return {}
@@ -48,12 +31,13 @@ def _built() -> dict[str, Any]:
 
 
 def build_info() -> dict[str, Any]:
-    """What was built, with what, and whether the CUDA operators are loaded.
+    """What was built, with which tools, and whether the CUDA operators are loaded.
 
     Returns:
-        A dict with ``version`` and ``torch`` (at build time), ``cpu`` (true), ``cuda`` (was it built), ``cuda_reason``
-        (why not, or null), ``cuda_toolkit``, ``cuda_architectures``, ``compiler``; and of this process
-        ``torch_running``, ``cuda_loaded`` and ``cuda_problem`` (why it is not loaded, or null).
+        A dict. About the build: ``version``, ``torch``, ``python``, ``compiler``, ``cpu`` (always True), ``cuda``
+        (whether the CUDA operators were built), ``cuda_reason`` (why they were not, or None), ``cuda_toolkit`` and
+        ``cuda_architectures``. About this process: ``torch_running``, ``cuda_loaded`` and ``cuda_problem`` (why they
+        are not loaded, or None).
     """
     return {
         "version": __version__,
@@ -65,7 +49,7 @@ def build_info() -> dict[str, Any]:
 
 
 def _load_cuda() -> str | None:
-    """Loads the CUDA operators; returns why it could not, or None."""
+    """Loads the CUDA operators. Returns the reason where that fails, else None."""
     built = _built()
     library = _PACKAGE / "_cuda.abi3.so"
     if not library.is_file():
@@ -83,24 +67,24 @@ def _load_cuda() -> str | None:
 
 
 def _refuse_cuda(problem: str) -> torch.library.Library:
-    """Makes each operator answer a CUDA tensor with the reason instead of a dispatcher's listing."""
+    """Registers, for every operator and CUDA tensors, a function that raises an error with the reason."""
     library = torch.library.Library("retina_ops", "IMPL", "CUDA")
 
     def refuse(*args: object, **kwargs: object) -> None:
         raise RuntimeError(f"retina_ops: no CUDA operators: {problem}. See `retina-ops env`.")
 
-    for name in _OPERATORS:
+    for name in operators():
         library.impl(name, refuse)
     return library
 
 
 def _load() -> torch.library.Library | None:
+    """Loads the operators. Returns the registrations of :func:`_refuse_cuda` where CUDA is missing."""
     global _cuda_problem
     library = _PACKAGE / "_cpu.abi3.so"
     if not library.is_file():
         raise ImportError(
-            f"retina_ops is not built: {library} is missing. Install it with `pip install .`, "
-            "or build in place with `pip install --no-build-isolation -e .`."
+            f"retina_ops is not built: {library} is missing. Run `pip install .`, or, in a checkout, `make build`."
         )
     try:
         torch.ops.load_library(str(library))
@@ -113,4 +97,4 @@ def _load() -> torch.library.Library | None:
     return None if _cuda_problem is None else _refuse_cuda(_cuda_problem)
 
 
-_cuda_refusals = _load()
+_cuda_refusals = _load()  # kept: its registrations end with the object

@@ -15,24 +15,24 @@ _Key = tuple[object, ...]
 
 
 class AnchorCache:
-    """Anchors of the last image sizes seen, on their device: at most ``capacity`` of them.
+    """Keeps the anchors of the last ``capacity`` image sizes on their device.
 
-    For torchvision's ``AnchorGenerator``, and for subclasses that leave ``forward``, ``grid_anchors`` and
-    ``set_cell_anchors`` as they are; another generator is called each time. Anchors are float64 for float64 features
-    and else float32, whatever ``torch.autocast`` makes of the features: half precision would round them. The
+    The cache serves torchvision's ``AnchorGenerator`` and subclasses that do not override ``forward``,
+    ``grid_anchors`` or ``set_cell_anchors``. Any other generator is called each time. Anchors are float64 for float64
+    features and float32 otherwise, also under ``torch.autocast``, because half precision would round them. The
     generator is not changed.
 
-    Safe to use from several threads. In a graph that ``torch.compile`` or ``torch.export`` traces, and for tensor
-    subclasses, the anchors are computed in place: a few additions. A CUDA graph may be captured at an image size that
-    was seen before; its anchors are then kept as long as the cache.
+    The cache may be used from several threads. Under ``torch.compile`` and ``torch.export``, and for tensor subclasses,
+    the anchors are computed in the graph, which costs a few additions. A CUDA graph can be captured only at an image
+    size that was seen before; the cache then keeps these anchors as long as it exists.
 
     Args:
-        capacity: number of image sizes; an entry takes 16 bytes an anchor in float32.
+        capacity: number of image sizes; an entry takes 16 bytes per anchor in float32.
     """
 
     def __init__(self, capacity: int = 16) -> None:
         self.capacity = capacity
-        # With each entry go the generator's cell anchors: while they live, no others have their identity.
+        # An entry also holds the generator's cell anchors: while they exist, no other tensor can have their id().
         self._anchors: OrderedDict[_Key, tuple[Tensor, list[Tensor]]] = OrderedDict()
         self._captured: dict[_Key, Tensor] = {}
         self._lock = threading.Lock()
@@ -50,18 +50,18 @@ class AnchorCache:
         self.__init__(state["capacity"])  # type: ignore[misc]
 
     def get(self, generator: Any, image_size: tuple[int, int], features: Sequence[Tensor]) -> Tensor:
-        """All levels' anchors.
+        """The anchors of all levels.
 
         Args:
             generator: torchvision's ``AnchorGenerator``.
             image_size: (height, width) of the padded images, pixels.
-            features: the maps of the levels, ``[B, C, H, W]``; their sizes, dtype and device matter.
+            features: the feature map of each level, ``[B, C, H, W]``; only sizes, dtype and device are used.
 
         Returns:
-            ``[A, 4]`` (x1, y1, x2, y2) in pixels, by level, row, column and place in the cell.
+            ``[A, 4]`` (x1, y1, x2, y2) in pixels, ordered by level, row, column and position in the cell.
 
         Raises:
-            ValueError: the generator has other levels than there are features.
+            ValueError: the generator and ``features`` have different numbers of levels.
             RuntimeError: a CUDA graph is being captured at an image size that was not seen before.
         """
         if not has_torchvision_grid(generator):
@@ -92,7 +92,7 @@ class AnchorCache:
                 self._anchors.move_to_end(key)
                 anchors = self._anchors[key][0]
                 if is_capturing:
-                    self._captured[key] = anchors  # the graph reads them after they may have left the cache
+                    self._captured[key] = anchors  # the graph may read them after they were dropped from the cache
                 elif device.type == "cuda":
                     anchors.record_stream(torch.cuda.current_stream(device))
                 return anchors
@@ -100,10 +100,10 @@ class AnchorCache:
                 raise RuntimeError(
                     f"run the model once at image size {tuple(image_size)} before capturing a CUDA graph"
                 )
-            with torch.inference_mode(False):  # anchors first needed for predictions must serve training too
+            with torch.inference_mode(False):  # anchors computed for a prediction are used in training too
                 anchors = grid_anchors(cells, grids, image_size, dtype, device)
             if device.type == "cuda":
-                torch.cuda.current_stream(device).synchronize()  # other threads read them on other streams
+                torch.cuda.current_stream(device).synchronize()  # other threads may read them on other streams
             self._anchors[key] = (anchors, list(cells))
             while len(self._anchors) > self.capacity:
                 self._anchors.popitem(last=False)
@@ -120,9 +120,9 @@ def grid_anchors(
     """``[A, 4]``: torchvision's ``AnchorGenerator.forward`` for one image.
 
     Args:
-        cell_anchors: for each level ``[a, 4]``, pixels around the cell's corner.
+        cell_anchors: for each level ``[a, 4]``, in pixels relative to the cell's corner.
         grids: (rows, columns) of each level.
-        image_size: (height, width) of the padded images, pixels; a level's stride is their quotient.
+        image_size: (height, width) of the padded images, in pixels; the stride of a level is image size / grid size.
         dtype, device: of the result.
     """
     levels = []
@@ -136,16 +136,16 @@ def grid_anchors(
 
 
 def has_torchvision_grid(generator: Any) -> bool:
-    """Are the anchors of `generator` those of `grid_anchors`?"""
-    kind = type(generator)
+    """Whether the generator computes the same anchors as `grid_anchors`."""
+    cls = type(generator)
     return all(
-        getattr(getattr(kind, name, None), "__module__", "") == _TORCHVISION
+        getattr(getattr(cls, name, None), "__module__", "") == _TORCHVISION
         for name in ("forward", "grid_anchors", "set_cell_anchors")
     )
 
 
 def _called(generator: Any, image_size: tuple[int, int], features: Sequence[Tensor]) -> Tensor:
-    """Whatever the generator makes of one image."""
+    """The anchors that the generator itself computes for one image."""
     from torchvision.models.detection.image_list import ImageList
 
     device = features[0].device

@@ -1,4 +1,4 @@
-"""The command `retina-ops`: finds the subcommand, and turns what a user can cause into one line."""
+"""The command `retina-ops`: runs a subcommand, and explains errors that users can cause in one line."""
 
 from __future__ import annotations
 
@@ -10,22 +10,26 @@ from typing import Any
 
 COMMANDS = {
     "train": "train a RetinaNet on a COCO or Pascal VOC data set",
-    "evaluate": "COCO metrics of a model, or of a file of detections",
-    "predict": "detections in images: annotated pictures and COCO JSON",
-    "inspect": "what to see before training: ground truth, classes, how the anchors fit",
-    "demo": "train and evaluate a small RetinaNet on digits scenes; no download",
-    "env": "versions, what was built, which devices there are",
+    "evaluate": "compute COCO metrics of a model or of a file of detections",
+    "predict": "detect objects in images: annotated pictures and COCO JSON",
+    "inspect": "inspect a data set before training: ground truth, class counts, fit of the anchors",
+    "demo": "train and evaluate a small RetinaNet on digits scenes, without a download",
+    "env": "print versions, build options and devices",
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a command line; returns the exit status: 0, 1 for a failure that one line explains, 2 for bad usage."""
+    """Runs a command line.
+
+    Returns:
+        The exit status: 0; 1 for an error that is explained in one line; 2 for wrong usage; 130 after Ctrl-C.
+    """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_usage())
         return 0 if arguments else 2
     if arguments[0] == "--version":
-        from retina_ops import __version__
+        from ._version import __version__
 
         print(f"retina-ops {__version__}")
         return 0
@@ -53,20 +57,26 @@ def _usage() -> str:
     width = max(map(len, COMMANDS))
     lines = [f"  {name:<{width}}  {text}" for name, text in COMMANDS.items()]
     return "\n".join(
-        ["usage: retina-ops COMMAND [OPTIONS]", "", *lines, "", "retina-ops COMMAND --help lists the options of one."]
+        [
+            "usage: retina-ops COMMAND [OPTIONS]",
+            "",
+            *lines,
+            "",
+            "retina-ops COMMAND --help lists the options of a command.",
+        ]
     )
 
 
 def _is_explained(error: Exception) -> bool:
-    """Whether the message alone tells a user what to do; anything else is a fault of ours and shows where it is."""
+    """Whether the message tells a user what to do. Other errors are bugs and keep their traceback."""
     if isinstance(error, OSError):
         return True
     if type(error).__name__ in ("DataError", "TrainingError", "OutOfMemoryError"):
         return True
-    return type(error) in (ValueError, ImportError) and _raised_here(error)
+    return type(error) in (ValueError, ImportError) and _was_raised_by_package(error)
 
 
-def _raised_here(error: Exception) -> bool:
+def _was_raised_by_package(error: Exception) -> bool:
     traceback = error.__traceback__
     while traceback is not None and traceback.tb_next is not None:
         traceback = traceback.tb_next
@@ -74,8 +84,10 @@ def _raised_here(error: Exception) -> bool:
 
 
 def _one_line_warnings(default: Callable[..., None]) -> Callable[..., None]:
+    """Shows warnings about input and about old names in one line, and hides deprecations in other packages."""
+
     def show(message: Any, category: type[Warning], *place: Any, **options: Any) -> None:
-        if category.__name__ == "DataWarning":
+        if category is FutureWarning or category.__name__ == "DataWarning":
             print(f"warning: {message}", file=sys.stderr)
         elif not issubclass(category, DeprecationWarning):
             default(message, category, *place, **options)

@@ -1,4 +1,4 @@
-"""What the data and evaluation modules raise: one line that names the file and the reason."""
+"""Errors and warnings about input, of one line that names the file and the reason; and missing extras."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ class DataError(ValueError):
     """Input that cannot be used. The message is one line, ``<file>: <reason>``.
 
     Args:
-        source: the file or folder at fault.
-        reason: what is wrong with it; line breaks are folded into spaces.
+        source: the file or folder.
+        reason: what is wrong with it. Line breaks are replaced by spaces.
     """
 
     def __init__(self, source: str | Path, reason: str | None = None) -> None:
         if reason is None:
-            # torch's DataLoader raises a worker's error again with a whole traceback as the only argument.
+            # torch's DataLoader raises the error of a worker again, with the traceback as its only argument.
             last_line = str(source).strip().splitlines()[-1]
             source, _, reason = last_line.rpartition("DataError: ")[2].partition(": ")
         self.source = str(source)
@@ -29,19 +29,19 @@ class DataError(ValueError):
 
 
 class DataWarning(UserWarning):
-    """Input that was used after leaving something out; the message counts what."""
+    """Input of which parts were left out. The message says what and how much."""
 
 
 @contextmanager
 def needs_extra(extra: str) -> Iterator[None]:
-    """Turn a failed import in its body into one line that names the extra to install.
+    """Turns a failed import in the ``with`` statement into one line that names the extra to install.
 
     Args:
-        extra: name of the optional dependency group, ``"train"`` for ``retina_ops[train]``.
+        extra: name of the optional dependency group: ``"train"`` for ``retina_ops[train]``.
 
     Raises:
-        ImportError: where an import of the body fails. RuntimeError counts too: that is what torchvision raises
-            when its wheel does not fit the installed torch.
+        ImportError: an import failed, also with RuntimeError, which torchvision raises if it was built for another
+            version of torch.
     """
     try:
         yield

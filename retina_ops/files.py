@@ -1,9 +1,12 @@
-"""JSON files: read with one-line errors, written whole or not at all."""
+"""Reading JSON with one-line errors, and writing any file whole or not at all."""
 
 from __future__ import annotations
 
 import json
 import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -37,27 +40,69 @@ def read_json(path: str | Path) -> Any:
 
 
 def is_integer(value: Any) -> TypeGuard[int]:
-    """Whether a JSON value can be an id or a number of pixels: evaluators hold ids as float64, exact below 2^53."""
+    """Whether a JSON value can be an id or a number of pixels: an integer below 2^53, which evaluators hold exactly."""
     return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**53
 
 
 def is_number(value: Any) -> TypeGuard[float]:
-    """Whether a JSON value fits a float64; NaN and infinity do."""
+    """Whether a JSON value is a number that fits in a float64; NaN and infinity count as numbers."""
     return isinstance(value, float) or (isinstance(value, int) and not isinstance(value, bool) and abs(value) < 10**300)
 
 
-def write_json(path: str | Path, content: Any, *, indent: int | None = None) -> Path:
-    """Write JSON beside its place and move it there, so that a reader never sees half a file.
+@contextmanager
+def atomic_write(path: str | Path, *, durable: bool = False) -> Iterator[Path]:
+    """Writes a file whole or not at all, so that a reader never sees half of it.
 
-    NaN and infinity are refused (ValueError): they are not JSON. Folders are made where missing. Returns the path.
+    The body of the ``with`` statement writes to the temporary file that it is given, in the folder of ``path``. Then
+    that file replaces ``path``. After an error the temporary file is removed and ``path`` is left as it was. Missing
+    folders are created. The file gets the permissions that the umask of the process allows.
+
+    Args:
+        path: the file to write.
+        durable: wait until the content is on the disk before ``path`` is replaced, so that a power failure leaves
+            either the old content or the new one.
     """
     path = Path(path)
-    text = json.dumps(content, indent=indent, allow_nan=False)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    # At most 50 characters of the name, because a file name is limited to 255 bytes.
+    temporary = path.with_name(f".{path.name[:50]}.{os.getpid()}.{threading.get_native_id()}.partial")
     try:
-        partial.write_text(text + "\n")
-        os.replace(partial, path)
+        descriptor = os.open(temporary, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o666)
+        mode = os.fstat(descriptor).st_mode & 0o777
+        os.close(descriptor)
+        yield temporary
+        # Some writers replace the file instead of writing into it. safetensors leaves one that others cannot read.
+        os.chmod(temporary, mode)
+        if durable:
+            _flush_to_disk(temporary)
+        os.replace(temporary, path)
+    except OSError as error:
+        if error.filename not in (temporary, str(temporary)):
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from None  # the name that the user knows
     finally:
-        partial.unlink(missing_ok=True)
-    return path
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: str | Path, text: str) -> Path:
+    """Writes UTF-8 text as `atomic_write` does, durably. Returns the path."""
+    with atomic_write(path, durable=True) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return Path(path)
+
+
+def write_json(path: str | Path, content: Any, *, indent: int | None = None) -> Path:
+    """Writes JSON as `atomic_write` does, durably. Returns the path.
+
+    Raises:
+        ValueError: the content has NaN or infinity, which are not JSON.
+    """
+    return write_text(path, json.dumps(content, indent=indent, allow_nan=False) + "\n")
+
+
+def _flush_to_disk(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

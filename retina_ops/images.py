@@ -78,7 +78,7 @@ def list_images(paths: str | Path | Iterable[str | Path]) -> list[Path]:
 
 def _rgb(image: Image.Image) -> np.ndarray:
     """uint8 [H, W, 3]."""
-    if image.mode.startswith("I") or image.mode == "F":  # Pillow would clip 16 bits at 255
+    if image.mode.startswith("I") or image.mode == "F":  # Pillow would clip 16-bit values at 255
         grey = np.asarray(image, dtype=np.float32)
         top = 65535.0 if grey.max(initial=0) > 255 else 255.0
         return np.repeat((grey * (255.0 / top)).clip(0, 255).astype(np.uint8)[..., None], 3, axis=2)

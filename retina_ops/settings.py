@@ -1,33 +1,72 @@
-"""Settings: typed dataclasses from plain values and TOML files, and back."""
+"""Settings: typed dataclasses, read from plain values and TOML files, checked, and written back."""
 
 from __future__ import annotations
 
+import math
 import sys
-from dataclasses import asdict, fields, is_dataclass
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from ._deprecated import old_field_names, with_new_names
 from .errors import DataError, needs_extra
+from .files import is_number
 
 T = TypeVar("T")
 
 
+@dataclass(frozen=True)
+class Range:
+    """The smallest and the largest value of a number: ``epochs: Annotated[int, Range(1)]`` in a settings dataclass.
+
+    Attributes:
+        low: smallest value allowed.
+        high: largest value allowed.
+    """
+
+    low: float
+    high: float = math.inf
+
+    def check(self, value: float, where: str) -> None:
+        """Raises ValueError for a value outside the range, and for NaN."""
+        if not self.low <= value <= self.high:
+            limits = f"in [{self.low:g}, {self.high:g}]" if self.high < math.inf else f"at least {self.low:g}"
+            raise ValueError(f"{where} must be {limits}, got {value}")
+
+
 def from_plain(cls: type[T], values: Any, where: str = "") -> T:
-    """An instance of a dataclass from nested dicts, lists and scalars; what is absent keeps its default.
+    """An instance of a dataclass from nested dicts, lists and scalars. An absent key keeps its default.
+
+    Args:
+        cls: the dataclass. Its fields are bool, int, float, str, ``Literal``, tuples or dataclasses; numbers may have
+            a `Range`.
+        values: the values by field name. An old field name (see `retina_ops._deprecated`) is read with a warning.
+        where: path of the values, for messages.
 
     Raises:
-        ValueError: an unknown key or a value of another type, named by its path; or what the dataclass itself refuses.
+        ValueError: an unknown key, a value of another type or out of its range (the message names its path), or
+            whatever the dataclass itself refuses.
     """
     if not isinstance(values, dict):
         raise ValueError(f"{where or cls.__name__} must be a table, got {values!r}")
-    hints = get_type_hints(cls)
+    hints = get_type_hints(cls, include_extras=True)
     values = with_new_names(where or cls.__name__, values, old_field_names(cls))
     known = [item.name for item in fields(cls)]  # type: ignore[arg-type]
     for key in values:
         if key not in known:
             raise ValueError(f"unknown setting {_path(where, key)!r}; known are {', '.join(known)}")
     return cls(**{key: _converted(hints[key], value, _path(where, key)) for key, value in values.items()})
+
+
+def check_settings(settings: Any, where: str = "") -> None:
+    """Checks the types and ranges of a dataclass's fields, also in nested dataclasses.
+
+    Raises:
+        ValueError: the first value that `from_plain` would not take, named by its path.
+    """
+    hints = get_type_hints(type(settings), include_extras=True)
+    for item in fields(settings):
+        _converted(hints[item.name], getattr(settings, item.name), _path(where, item.name))
 
 
 def to_plain(settings: Any) -> dict[str, Any]:
@@ -40,7 +79,7 @@ def read_toml(path: str | Path, cls: type[T]) -> T:
     """The settings in a TOML file.
 
     Raises:
-        DataError: no such file, not TOML, an unknown setting or a wrong value.
+        DataError: the file is missing or not TOML, or has an unknown setting or a wrong value.
     """
     with needs_extra("train"):
         if sys.version_info >= (3, 11):
@@ -60,7 +99,7 @@ def read_toml(path: str | Path, cls: type[T]) -> T:
 
 
 def to_toml(settings: Any) -> str:
-    """The settings as TOML that `read_toml` reads back to equal ones."""
+    """The settings as TOML. `read_toml` reads equal settings back."""
     with needs_extra("train"):
         import tomli_w
     return tomli_w.dumps(to_plain(settings))
@@ -77,27 +116,41 @@ def _without_tuples(value: Any) -> Any:
 
 
 def _converted(kind: Any, value: Any, where: str) -> Any:
+    """The value of a field of type ``kind``; ``where`` is its path."""
     origin = get_origin(kind)
+    if origin is Annotated:
+        kind, *limits = get_args(kind)
+        value = _converted(kind, value, where)
+        for limit in limits:
+            if isinstance(limit, Range):
+                limit.check(value, where)
+        return value
     if is_dataclass(kind) and isinstance(kind, type):
+        if isinstance(value, kind):
+            check_settings(value, where)
+            return value
         return from_plain(kind, value, where)
     if origin is Literal:
         if value not in get_args(kind):
             raise ValueError(f"{where} must be one of {', '.join(map(str, get_args(kind)))}, got {value!r}")
         return value
     if origin is tuple:
-        if not isinstance(value, (list, tuple)):
-            raise ValueError(f"{where} must be a list, got {value!r}")
-        kinds = get_args(kind)
-        if kinds[-1] is Ellipsis:
-            kinds = kinds[:1] * len(value)
-        if len(kinds) != len(value):
-            raise ValueError(f"{where} must have {len(kinds)} values, got {value!r}")
-        return tuple(_converted(each, item, where) for each, item in zip(kinds, value, strict=True))
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return _converted_tuple(get_args(kind), value, where)
+    if kind is float and is_number(value):
         return float(value)
-    if type(value) is not kind:
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         raise ValueError(f"{where} must be {_NAMES.get(kind, kind.__name__)}, got {value!r}")
     return value
+
+
+def _converted_tuple(kinds: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:
+    if not isinstance(value, (list, tuple)):
+        raise ValueError(f"{where} must be a list, got {value!r}")
+    if kinds[-1] is Ellipsis:
+        kinds = kinds[:1] * len(value)
+    if len(kinds) != len(value):
+        raise ValueError(f"{where} must have {len(kinds)} values, got {value!r}")
+    return tuple(_converted(each, item, where) for each, item in zip(kinds, value, strict=True))
 
 
 _NAMES = {int: "an integer", float: "a number", str: "a string", bool: "true or false"}

@@ -1,4 +1,4 @@
-"""What the build decides: where the toolkit is, whether CUDA is built, what it says where it is not."""
+"""What the build decides: its sources, where the toolkit is, whether CUDA is built, and the message where it is not."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def fake_toolkit(folder: Path, release: str = "13.0") -> Path:
 
 
 def test_finds_the_toolkit_of_a_wrapper(toolkit: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A script called nvcc somewhere else leads to where nvcc is."""
+    """A script called nvcc in another folder leads to the toolkit."""
     home = fake_toolkit(tmp_path / "cuda-13.0")
     wrapper = tmp_path / "bin" / "nvcc"
     wrapper.parent.mkdir()
@@ -117,7 +117,7 @@ def test_build_info_is_true() -> None:
 
 
 def test_a_package_without_cuda_operators_says_why(tmp_path: Path) -> None:
-    """Built without CUDA, the CPU operators work, and a call that reaches the CUDA key repeats the reason."""
+    """Built without CUDA, the CPU operators work, and a call with CUDA tensors raises an error with the reason."""
     package = tmp_path / "retina_ops"
     shutil.copytree(Path(retina_ops.__file__).parent, package, ignore=shutil.ignore_patterns("_cuda*", "__pycache__"))
     stored = {**json.loads((package / "_build_info.json").read_text()), "cuda": False, "cuda_reason": "no toolkit"}
@@ -138,12 +138,39 @@ def test_a_package_without_cuda_operators_says_why(tmp_path: Path) -> None:
     assert expected in run.stderr, run.stderr
 
 
-def test_every_operator_is_listed() -> None:
-    """`_OPERATORS` names what csrc/library.cpp defines, no more and no less."""
-    from retina_ops._library import _OPERATORS
+def test_sources_by_suffix(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Every source is in one group, and core includes no torch header."""
+    monkeypatch.syspath_prepend(str(ROOT / "build_tools"))
+    sources = importlib.import_module("sources")
+    found = [*sources.core(), *sources.cpu_operators(), *sources.cuda()]
+    assert sorted(found) == sorted(
+        str(path.relative_to(ROOT / "csrc"))
+        for suffix in ("cpp", "cu")
+        for path in (ROOT / "csrc").rglob(f"*.{suffix}")
+    )
+    for name in sources.core():
+        command = [os.environ.get("CXX", "c++"), f"-std=c++{sources.settings()['cxx_standard']}", "-MM"]
+        run = subprocess.run(
+            [*command, f"-I{ROOT / 'csrc'}", str(ROOT / "csrc" / name)], capture_output=True, text=True
+        )
+        assert run.returncode == 0 and "torch/" not in run.stdout, run.stderr
+    monkeypatch.setattr(sources, "CSRC", tmp_path)
+    for name in ("room/room_op.cpp", "room/room_cpu.cpp", "room/room_op.cu", "room/room_op.h"):
+        (tmp_path / "room").mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert sources.cpu_operators() == ["room/room_op.cpp"]
+    assert sources.core() == ["room/room_cpu.cpp"]
+    assert sources.cuda() == ["room/room_op.cu"]
 
-    defined = re.findall(r'\.def\(\s*"(\w+)\(', (ROOT / "csrc/library.cpp").read_text())
-    assert sorted(defined) == sorted(_OPERATORS)
+
+def test_operators_are_asked_of_the_dispatcher() -> None:
+    """Each has a kernel for CPU tensors, and one for CUDA tensors, which may be the one that says what is missing."""
+    from retina_ops._library import operators
+
+    assert {"nms", "sigmoid_focal_loss", "sigmoid_focal_loss_backward"} <= set(operators())
+    for name in operators():
+        for key in ("CPU", "CUDA"):
+            assert torch._C._dispatch_has_kernel_for_dispatch_key(f"retina_ops::{name}", key), (name, key)
 
 
 def test_versions_agree() -> None:

@@ -55,3 +55,12 @@ std::tuple<Tensor, Tensor> match_anchors_cpu(const Tensor& anchors, const Tensor
 STABLE_TORCH_LIBRARY_IMPL(retina_ops, CPU, m) { m.impl("match_anchors", TORCH_BOX(&match_anchors_cpu)); }
 
 }  // namespace retina_ops
+
+// anchors are [A, 4] or [B, A, 4]. gt_boxes [B, M, 4] and regions [B, R, 4] are padded; gt_counts and region_counts,
+// int32 [B], say how many rows of each image are used.
+STABLE_TORCH_LIBRARY_FRAGMENT(retina_ops, m) {
+  // The match of each anchor, int64 [B, A], and the number of foreground anchors of each image, int64 [B].
+  m.def(
+      "match_anchors(Tensor anchors, Tensor gt_boxes, Tensor gt_counts, Tensor? regions, Tensor? region_counts, "
+      "float fg_iou_thresh, float bg_iou_thresh, bool allow_low_quality, float ignore_iof) -> (Tensor, Tensor)");
+}

@@ -51,3 +51,13 @@ STABLE_TORCH_LIBRARY_IMPL(retina_ops, CPU, m) {
 }
 
 }  // namespace retina_ops
+
+// boxes1 [..., N, 4], boxes2 [..., M, 4]; kind: 0 generalized, 1 distance, 2 complete, 3 plain IoU.
+STABLE_TORCH_LIBRARY_FRAGMENT(retina_ops, m) {
+  // [..., N, M] in float32; in float64 for float64 boxes.
+  m.def("box_iou(Tensor boxes1, Tensor boxes2, int kind, float eps) -> Tensor");
+  // Gradients of boxes1 and boxes2. A gradient that is not asked for is an empty tensor.
+  m.def(
+      "box_iou_backward(Tensor grad, Tensor boxes1, Tensor boxes2, int kind, float eps, bool for_boxes1, "
+      "bool for_boxes2) -> (Tensor, Tensor)");
+}

@@ -150,3 +150,21 @@ STABLE_TORCH_LIBRARY_IMPL(retina_ops, CPU, m) {
 }
 
 }  // namespace retina_ops
+
+// targets are int64 class indices of shape inputs.shape[:-1], or soft targets of shape inputs.shape.
+STABLE_TORCH_LIBRARY_FRAGMENT(retina_ops, m) {
+  // The loss of each element.
+  m.def(
+      "sigmoid_focal_loss(Tensor inputs, Tensor targets, Tensor? alpha_per_class, float alpha, float gamma, "
+      "int ignore_index) -> Tensor");
+  // grad_output times the derivative of order 1 or 2; grad_output has inputs.shape or is a scalar tensor.
+  m.def(
+      "sigmoid_focal_loss_backward(Tensor grad_output, Tensor inputs, Tensor targets, Tensor? alpha_per_class, "
+      "float alpha, float gamma, int ignore_index, int order) -> Tensor");
+  // Sum or mean of the loss, and its gradient in the same pass (an empty tensor unless with_grad).
+  m.def(
+      "sigmoid_focal_loss_reduced(Tensor inputs, Tensor targets, Tensor? alpha_per_class, float alpha, float gamma, "
+      "int ignore_index, bool mean, bool with_grad) -> (Tensor, Tensor)");
+  // Multiplies grad in place by scale, a scalar tensor. Reads and writes nothing where scale is 1.
+  m.def("scale_gradient_(Tensor(a!) grad, Tensor scale) -> ()");
+}

@@ -50,3 +50,17 @@ STABLE_TORCH_LIBRARY_IMPL(retina_ops, CPU, m) {
 }
 
 }  // namespace retina_ops
+
+// boxes1 and boxes2 [..., 4] of the same shape; kind: 0 generalized, 1 distance, 2 complete IoU.
+STABLE_TORCH_LIBRARY_FRAGMENT(retina_ops, m) {
+  // The loss of each pair of boxes: [...] in float32; in float64 for float64 boxes.
+  m.def("iou_loss(Tensor boxes1, Tensor boxes2, int kind, float eps) -> Tensor");
+  // grad_output has the shape of the losses or is a scalar tensor. A gradient that is not asked for is an empty tensor.
+  m.def(
+      "iou_loss_backward(Tensor grad_output, Tensor boxes1, Tensor boxes2, int kind, float eps, bool for_boxes1, "
+      "bool for_boxes2) -> (Tensor, Tensor)");
+  // Sum or mean of the losses (0 where there are no boxes), and in the same pass the gradients that are asked for.
+  m.def(
+      "iou_loss_reduced(Tensor boxes1, Tensor boxes2, int kind, float eps, bool mean, bool for_boxes1, "
+      "bool for_boxes2) -> (Tensor, Tensor, Tensor)");
+}

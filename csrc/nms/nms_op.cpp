@@ -60,3 +60,12 @@ STABLE_TORCH_LIBRARY_IMPL(retina_ops, CPU, m) {
 }
 
 }  // namespace retina_ops
+
+// boxes [N, 4], scores [N], idxs int64 [N] or none.
+STABLE_TORCH_LIBRARY_FRAGMENT(retina_ops, m) {
+  // The kept indices, int64, by descending score.
+  m.def("nms(Tensor boxes, Tensor scores, Tensor? idxs, float iou_threshold) -> Tensor");
+  // The same, padded with -1 to [max_output], and how many were kept.
+  m.def(
+      "nms_padded(Tensor boxes, Tensor scores, Tensor? idxs, float iou_threshold, int max_output) -> (Tensor, Tensor)");
+}

@@ -94,3 +94,22 @@ STABLE_TORCH_LIBRARY_IMPL(retina_ops, CPU, m) {
 }
 
 }  // namespace retina_ops
+
+// cls_logits and bbox_regression hold one tensor per level, [B, N, C] or planar [B, A, C, cells]
+// (common/head_levels.h); C is K for logits and 4 for deltas. anchors [A, 4]; gt_boxes [B, M, 4] and gt_labels
+// int64 [B, M] are padded; matches int64 [B, A]; normalizer float64 [B].
+STABLE_TORCH_LIBRARY_FRAGMENT(retina_ops, m) {
+  // The classification loss and the box loss, and the gradients of logits and deltas, each with all levels one after
+  // the other (empty tensors unless with_grad).
+  m.def(
+      "retinanet_loss(Tensor[] cls_logits, Tensor[] bbox_regression, Tensor anchors, Tensor gt_boxes, "
+      "Tensor gt_labels, Tensor matches, Tensor normalizer, float alpha, float gamma, int box_loss, "
+      "float smooth_l1_beta, float wx, float wy, float ww, float wh, bool with_grad) "
+      "-> (Tensor, Tensor, Tensor, Tensor)");
+  // The same gradients, times the upstream gradients of the two losses.
+  m.def(
+      "retinanet_loss_backward(Tensor grad_classification, Tensor grad_box, Tensor[] cls_logits, "
+      "Tensor[] bbox_regression, Tensor anchors, Tensor gt_boxes, Tensor gt_labels, Tensor matches, "
+      "Tensor normalizer, float alpha, float gamma, int box_loss, float smooth_l1_beta, float wx, float wy, float ww, "
+      "float wh) -> (Tensor, Tensor)");
+}

@@ -76,3 +76,12 @@ Outputs soft_nms_cpu(const Tensor& boxes, const Tensor& scores, std::optional<Te
 STABLE_TORCH_LIBRARY_IMPL(retina_ops, CPU, m) { m.impl("soft_nms", TORCH_BOX(&soft_nms_cpu)); }
 
 }  // namespace retina_ops
+
+// boxes [N, 4], scores [N], idxs int64 [N] or none.
+STABLE_TORCH_LIBRARY_FRAGMENT(retina_ops, m) {
+  // By descending decayed score: the kept indices, their decayed scores, and the factors between the input scores and
+  // the decayed scores (float32; float64 where boxes or scores are float64).
+  m.def(
+      "soft_nms(Tensor boxes, Tensor scores, Tensor? idxs, float iou_threshold, bool gaussian, float sigma, "
+      "float min_score) -> (Tensor, Tensor, Tensor)");
+}

@@ -1,1 +1,1 @@
-"""One module a command of `retina-ops`, each with ``run(arguments)``; imported when it is called."""
+"""The commands of `retina-ops`: one module per command, with ``run(arguments)``, imported when the command is run."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import torch
 
@@ -11,31 +12,32 @@ from ..data.digits import DigitScenes
 from ..data.drawing import draw_detections, save_png
 from ..data.transforms import AugmentationConfig
 from ..models import LossOptions, ModelConfig, load_model
+from ..settings import Range
 from ..training import DataConfig, OptimizerConfig, ScheduleConfig, TrainConfig, train
 from .options import metrics_table, output_folder, parse
 
-SCENES, COLUMNS = 8, 4  # test scenes that are kept as images, and how many stand side by side in the picture
+SCENES, COLUMNS = 8, 4  # number of test scenes in the picture, and how many are side by side
 
 
 @dataclass
 class DemoOptions:
-    """Train a small RetinaNet on digits scenes, evaluate it on unseen digits, and draw what it finds.
+    """Train a small RetinaNet on digits scenes, evaluate it on unseen digits, and draw its detections.
 
     Attributes:
-        output: folder for the weights, metrics.json, pictures and plots; must not hold another run.
-        minutes: of training and validation.
-        seed: of weights, order and scenes.
-        device: cpu, cuda, cuda:1; auto: CUDA where there is one.
+        output: folder for the weights, metrics.json, pictures and plots. It must not contain a run.
+        minutes: minutes of training and validation.
+        seed: seed of the weights and of the order of the images.
+        device: cpu, cuda or cuda:1; auto: CUDA if available.
     """
 
     output: str = "runs/demo"
-    minutes: float = 5.0
-    seed: int = 0
+    minutes: Annotated[float, Range(0.01)] = 5.0
+    seed: Annotated[int, Range(0, 2**62)] = 0
     device: str = "auto"
 
 
 def demo_config(minutes: float, seed: int, device: str) -> TrainConfig:
-    """What the demo trains; ``retina-ops train --data.train digits`` takes the same options."""
+    """The settings of the demo. ``retina-ops train --data.train digits`` has the same options."""
     return TrainConfig(
         data=DataConfig(train="digits", val="digits", test="digits", cache=True),
         model=ModelConfig(
@@ -46,11 +48,11 @@ def demo_config(minutes: float, seed: int, device: str) -> TrainConfig:
             head_depth=2,
             head_norm=True,
             base_sizes=(16, 32, 64, 128, 256),
-            aspect_ratios=(1.4,),  # digits are taller than wide
+            aspect_ratios=(1.4,),  # digits are higher than wide
             detections_per_img=100,
             loss=LossOptions(normalization="batch"),
         ),
-        augmentation=AugmentationConfig(horizontal_flip=0.0),  # a mirrored digit is another sign
+        augmentation=AugmentationConfig(horizontal_flip=0.0),  # a mirrored digit is not a digit
         optimizer=OptimizerConfig(name="adamw", lr=2e-3, weight_decay=0.05),
         schedule=ScheduleConfig(warmup_steps=100),
         epochs=1000,
@@ -64,7 +66,7 @@ def demo_config(minutes: float, seed: int, device: str) -> TrainConfig:
 
 
 def run(arguments: list[str]) -> None:
-    """Trains, evaluates, draws, and ends with the command that uses the weights."""
+    """Trains, evaluates and draws, and prints a command that uses the weights."""
     options = parse(DemoOptions, "demo", arguments)
     metrics = train(demo_config(options.minutes, options.seed, options.device), options.output)
     output = output_folder(options.output)
@@ -73,12 +75,12 @@ def run(arguments: list[str]) -> None:
     print(f"{metrics['images']} test scenes of unseen digits, {metrics['minutes']} minutes of training")
     print(metrics_table(metrics))
     print(f"written: {output}/metrics.json, detections.png, loss.png, precision_recall.png, {scenes.name}/")
-    print("now try, on these scenes or on your own images:")
+    print("to detect digits in these scenes, or in your own images:")
     print(f"  retina-ops predict {scenes} --weights {weights} --output {output / 'predictions'}")
 
 
 def _draw(weights: Path, output: Path) -> Path:
-    """Some test scenes as images of their own, and one picture of what is found in them."""
+    """Writes some test scenes as images, and one picture of the detections in them. Returns the scenes' folder."""
     model = load_model(weights).to(memory_format=torch.channels_last)
     dataset = DigitScenes("test", SCENES)
     folder = output / "scenes"

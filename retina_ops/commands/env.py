@@ -1,4 +1,4 @@
-"""`retina-ops env`: works without any extra."""
+"""`retina-ops env`, which needs no extra."""
 
 from __future__ import annotations
 
@@ -12,26 +12,27 @@ from typing import Any
 
 import torch
 
-from .. import __version__, build_info
+from .._library import build_info
+from .._version import __version__
+from ..files import write_json
 
 _PACKAGES = ("torchvision", "safetensors", "faster-coco-eval", "tyro", "rich", "matplotlib", "scikit-learn", "ninja")
 
 
 def run(arguments: list[str]) -> None:
-    """Prints the environment as JSON: what to put into a report of a problem."""
-    parser = argparse.ArgumentParser(prog="retina-ops env", description="Versions, what was built, devices; as JSON.")
-    parser.add_argument("--output", default="", help="folder for env.json; default: print only")
+    """Prints the environment as JSON, for bug reports."""
+    description = "Print versions, build options and devices as JSON, for bug reports."
+    parser = argparse.ArgumentParser(prog="retina-ops env", description=description)
+    parser.add_argument("--output", default="", help="folder for env.json (default: print only)")
     output = parser.parse_args(arguments).output
-    text = json.dumps(environment(), indent=2)
-    print(text)
+    found = environment()
+    print(json.dumps(found, indent=2))
     if output:
-        folder = Path(output)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "env.json").write_text(text + "\n", encoding="utf-8")
+        write_json(Path(output) / "env.json", found, indent=2)
 
 
 def environment() -> dict[str, Any]:
-    """Versions, what was built and why something is missing, processors and GPUs, as plain values."""
+    """Versions, what was built and why parts are missing, the processor and the GPUs, as plain values."""
     return {
         "retina_ops": __version__,
         "python": platform.python_version(),

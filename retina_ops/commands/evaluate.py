@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 
@@ -15,27 +15,29 @@ from ..evaluation import Evaluation, evaluate, plot_precision_recall
 from ..evaluation.inference import detect_dataset
 from ..files import write_json
 from ..models import load_model
+from ..settings import Range
 from ..training.distributed import World, joined_world
 from ..training.precision import autocast, resolve_precision
-from .options import metrics_table, output_folder, parse, progress_bar
+from ..training.progress import progress_bar
+from .options import metrics_table, output_folder, parse
 
 
 @dataclass
 class EvaluateOptions:
-    """COCO metrics of a model on a data set, or of a file of detections.
+    """Compute COCO metrics of a model on a data set, or of a file of detections.
 
     Attributes:
-        data: COCO .json, Pascal VOC folder or list, or digits.
-        weights: of the model to run, or their folder.
-        detections: COCO detections to judge instead.
-        images: folder of the images of a COCO file; empty: searched beside it.
-        split: of a folder with several.
+        data: COCO .json file, Pascal VOC folder or list, or digits.
+        weights: weights of the model, or their folder.
+        detections: COCO JSON file of detections, instead of a model.
+        images: folder of the images of a COCO file; if empty, it is searched beside the file.
+        split: split of a data set folder.
         output: folder for metrics.json, detections.json and precision_recall.png.
-        batch_size: images that pass through the model together.
-        workers: processes that load images.
-        precision: fp32, bf16, fp16, or auto: bf16 where the hardware has it.
-        device: cpu, cuda, cuda:1; auto: CUDA where there is one.
-        on_bad_image: "skip" leaves out images that cannot be read, and counts them.
+        batch_size: images per forward pass.
+        workers: processes that load images; 0 loads them in the main process.
+        precision: type that convolutions compute in; auto: bf16 where the hardware has it.
+        device: cpu, cuda or cuda:1; auto: CUDA if available.
+        on_bad_image: "error" stops at an image that cannot be read; "skip" leaves such images out and counts them.
     """
 
     data: str
@@ -44,18 +46,18 @@ class EvaluateOptions:
     images: str = ""
     split: str = "test"
     output: str = "runs/evaluate"
-    batch_size: int = 8
-    workers: int = 0
+    batch_size: Annotated[int, Range(1)] = 8
+    workers: Annotated[int, Range(0, 1024)] = 0
     precision: Literal["fp32", "bf16", "fp16", "auto"] = "fp32"
     device: str = "auto"
     on_bad_image: Literal["error", "skip"] = "error"
 
 
 def run(arguments: list[str]) -> None:
-    """Evaluates and prints a table."""
+    """Evaluates, and prints a table of the metrics."""
     options = parse(EvaluateOptions, "evaluate", arguments)
     if bool(options.weights) == bool(options.detections):
-        raise ValueError("give either --weights (a model to run) or --detections (a file to judge)")
+        raise ValueError("give either --weights (of a model) or --detections (a file), not both")
     if options.detections:
         is_file = Path(options.data).suffix == ".json"
         truth = options.data if is_file else ground_truth_of(open_dataset(options.data, split=options.split))
@@ -75,7 +77,7 @@ def _evaluate_model(options: EvaluateOptions, world: World) -> None:
         on_bad_image=options.on_bad_image,
     )
     precision = resolve_precision(options.precision, world.device)
-    with progress_bar(f"evaluating on {dataset.name}") as progress:
+    with progress_bar(f"evaluating on {dataset.name}", enabled=world.is_main) as progress:
         evaluator = detect_dataset(
             model,
             dataset,
@@ -84,7 +86,7 @@ def _evaluate_model(options: EvaluateOptions, world: World) -> None:
             rank=world.rank,
             world_size=world.size,
             context=lambda: autocast(precision, world.device),
-            progress=progress if world.is_main else None,
+            progress=progress,
         )
     evaluator.compute()
     if world.is_main and evaluator.evaluation is not None:

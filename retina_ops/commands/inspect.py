@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from ..data.inspection import inspect_dataset
 from ..data.opening import open_dataset
 from ..errors import needs_extra
 from ..models import ModelConfig
 from ..models.anchors import anchors_of_image, default_anchor_generator
-from ..settings import read_toml
+from ..settings import Range, read_toml
 from ..training import TrainConfig
-from .options import output_folder, parse, progress_bar
+from ..training.progress import progress_bar
+from .options import output_folder, parse
 
 with needs_extra("train"):
     import tyro
@@ -21,17 +22,17 @@ with needs_extra("train"):
 
 @dataclass
 class InspectOptions:
-    """What to see before training: ground truth drawn, class counts, box sizes, how the model's anchors fit.
+    """Inspect a data set before training: ground truth, class counts, box sizes, and how well the anchors fit.
 
     Attributes:
-        data: COCO .json, Pascal VOC folder or list, or digits.
-        images: folder of the images of a COCO file; empty: searched beside it.
-        split: of a folder with several.
+        data: COCO .json file, Pascal VOC folder or list, or digits.
+        images: folder of the images of a COCO file; if empty, it is searched beside the file.
+        split: split of a data set folder.
         output: folder for summary.json, the plots and the drawn images.
-        config: TOML file of a training run, for its model.
-        model: the model whose anchors are compared with the boxes.
-        pictures: how many images are drawn.
-        on_bad_image: "skip" leaves out images that cannot be read, and counts them.
+        config: TOML file of a training run; its model is used.
+        model: the model whose anchors are matched with the boxes.
+        pictures: number of images to draw.
+        on_bad_image: "error" stops at an image that cannot be read; "skip" leaves such images out and counts them.
     """
 
     data: str
@@ -40,12 +41,12 @@ class InspectOptions:
     output: str = "runs/inspect"
     config: str = ""
     model: ModelConfig = field(default_factory=ModelConfig)
-    pictures: int = 16
+    pictures: Annotated[int, Range(0)] = 16
     on_bad_image: Literal["error", "skip"] = "error"
 
 
 def run(arguments: list[str]) -> None:
-    """Inspects and prints the summary."""
+    """Inspects the data set, and prints the summary."""
     known = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     known.add_argument("--config", default="")
     source = known.parse_known_args(arguments)[0].config
@@ -54,7 +55,7 @@ def run(arguments: list[str]) -> None:
     model = options.model
     generator = default_anchor_generator(model.base_sizes, aspect_ratios=model.aspect_ratios)
     dataset = open_dataset(options.data, options.images or None, split=options.split, on_bad_image=options.on_bad_image)
-    with progress_bar("matching") as progress:
+    with progress_bar("matching anchors") as progress:
         summary = inspect_dataset(
             dataset,
             lambda height, width: anchors_of_image(generator, (height, width), model.min_size, model.max_size),
@@ -65,11 +66,11 @@ def run(arguments: list[str]) -> None:
             progress=progress,
         )
     print(_text(summary))
-    print(f"drawn and plotted in {options.output}")
+    print(f"pictures and plots: {options.output}")
 
 
 def _text(summary: dict[str, Any]) -> str:
-    sizes, fit, anchors = summary["box_sizes"], summary["best_anchor_iou"], summary["anchors_an_image"]
+    sizes, fit, anchors = summary["box_sizes"], summary["best_anchor_iou"], summary["anchors_per_image"]
     lines = [
         f"{summary['name']}: {summary['images']} images, {summary['boxes']} boxes "
         f"({sizes['small']} small, {sizes['medium']} medium, {sizes['large']} large), "
@@ -81,9 +82,9 @@ def _text(summary: dict[str, Any]) -> str:
             f"  {name:<{width}}  {row['boxes']:>7} boxes in {row['images']:>6} images, median side "
             f"{row['median_size']}, mean best-anchor IoU {row['mean_best_iou']}"
         )
-    lines.append(f"best-anchor IoU of a box: mean {fit['mean']}, 10th percentile {fit['p10']}")
+    lines.append(f"IoU with the best anchor, per box: mean {fit['mean']}, 10th percentile {fit['p10']}")
     lines.append(
-        f"anchors an image: {anchors['positive']} positive ({anchors['fewest_positive']} to "
+        f"anchors per image: {anchors['positive']} positive ({anchors['fewest_positive']} to "
         f"{anchors['most_positive']}), {anchors['ignored']} ignored, {anchors['negative']} negative"
     )
     return "\n".join([*lines, *(f"note: {remark}" for remark in summary["remarks"])])

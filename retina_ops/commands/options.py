@@ -1,36 +1,77 @@
-"""What the commands share: parsing typed options, a progress bar, a table of metrics."""
+"""Common parts of the commands: parsing typed options, the output folder, a table of metrics."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import warnings
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_type_hints
 
+from .._deprecated import old_field_names
 from ..errors import DataError, needs_extra
+from ..settings import check_settings
 
 with needs_extra("train"):
     import tyro
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 T = TypeVar("T")
 
 
 def parse(options: type[T], command: str, arguments: list[str], *, default: T | None = None) -> T:
-    """The options of a command; ends the process with status 2 and a message where they are wrong."""
+    """The options of a command line.
+
+    Args:
+        options: a dataclass. The first line of its docstring and the texts under "Attributes" are the help.
+        command: name of the command, for the help.
+        arguments: the words of the command line after the name of the command.
+        default: values of options that are not given. Default: the defaults of the dataclass.
+
+    Raises:
+        SystemExit: the usage is wrong; tyro has printed a message. The status is 2.
+        ValueError: a number is out of its range.
+    """
     given: dict[str, Any] = {} if default is None else {"default": default}
-    return tyro.cli(
+    parsed = tyro.cli(
         options,
         prog=f"retina-ops {command}",
         description=(options.__doc__ or "").partition("\n")[0],
-        args=arguments,
+        args=with_new_names(options, arguments),
         **given,
     )
+    check_settings(parsed)
+    return parsed
+
+
+def with_new_names(options: type, arguments: list[str]) -> list[str]:
+    """The arguments with options of renamed fields by their new names. It warns (FutureWarning) about old names."""
+    new_flags = dict(_renamed_flags(options))
+    renamed = []
+    for argument in arguments:
+        flag, equals, value = argument.partition("=")
+        new_flag = new_flags.get(flag.replace("_", "-"))
+        if new_flag is not None:
+            warnings.warn(f"{flag} is now {new_flag}; the old name will be removed", FutureWarning, stacklevel=3)
+        renamed.append(argument if new_flag is None else new_flag + equals + value)
+    return renamed
+
+
+def _renamed_flags(options: type, prefix: str = "--") -> Iterator[tuple[str, str]]:
+    """(old flag, new flag) of all renamed fields of a dataclass and of its nested dataclasses."""
+    for old, new in old_field_names(options).items():
+        yield f"{prefix}{old}".replace("_", "-"), f"{prefix}{new}".replace("_", "-")
+    hints = get_type_hints(options)
+    for item in fields(options):
+        if is_dataclass(hints[item.name]):
+            yield from _renamed_flags(hints[item.name], f"{prefix}{item.name}.")
 
 
 def output_folder(path: str) -> Path:
-    """The folder, made where it is missing; raises DataError where that cannot be."""
+    """Creates the folder if it is missing.
+
+    Raises:
+        DataError: the folder cannot be created.
+    """
     folder = Path(path)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -39,22 +80,13 @@ def output_folder(path: str) -> Path:
     return folder
 
 
-@contextmanager
-def progress_bar(description: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on a terminal, nothing elsewhere; the callback takes (done, in all)."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, transient=True, disable=not sys.stderr.isatty()) as bar:
-        task = bar.add_task(description, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
-
-
 def metrics_table(metrics: dict[str, Any]) -> str:
-    """COCO metrics as lines of text: over all classes, then a line a class."""
+    """COCO metrics as lines of text: one line for all classes together, then one line per class."""
     keys = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100")
     per_class: dict[str, dict[str, Any]] = metrics.get("per_class", {})
     width = max([len("all classes"), *map(len, per_class)])
-    shown = [f"{'':<{width}}" + "".join(f"{key:>8}" for key in keys)]
+    lines = [f"{'':<{width}}" + "".join(f"{key:>8}" for key in keys)]
     for name, row in {"all classes": metrics, **per_class}.items():
         cells = (f"{row[key]:8.3f}" if row.get(key) is not None else f"{'-':>8}" for key in keys)
-        shown.append(f"{name:<{width}}" + "".join(cells))
-    return "\n".join(shown)
+        lines.append(f"{name:<{width}}" + "".join(cells))
+    return "\n".join(lines)

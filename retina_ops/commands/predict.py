@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 
 from ..data.drawing import draw_detections, save_png
 from ..errors import needs_extra
 from ..files import write_json
-from ..images import list_images, read_image
-from ..models import load_model, predict_files
+from ..images import list_images
+from ..inference import predict_files
+from ..models import load_model
+from ..settings import Range
 from ..training.distributed import resolve_device
-from .options import output_folder, parse, progress_bar
+from ..training.progress import progress_bar
+from .options import output_folder, parse
 
 with needs_extra("train"):
     import tyro
@@ -22,34 +24,34 @@ with needs_extra("train"):
 
 @dataclass
 class PredictOptions:
-    """Detections in images: annotated PNGs and a COCO JSON file.
+    """Detect objects in images. Writes annotated PNG files and the detections as COCO JSON.
 
     Attributes:
-        images: image files, or folders of them.
-        weights: of the model, or their folder.
-        output: folder for the pictures and detections.json.
-        threshold: detections with a lower score are left out.
-        classes: names of the classes wanted; none named: all.
-        batch_size: images that pass through the model together.
-        device: cpu, cuda, cuda:1; auto: CUDA where there is one.
+        images: image files, or folders of images.
+        weights: weights of the model, or their folder.
+        output: folder for the annotated pictures and detections.json.
+        threshold: smallest score of the detections to return.
+        classes: names of the classes to return; if empty, all classes.
+        batch_size: images per forward pass.
+        device: cpu, cuda or cuda:1; auto: CUDA if available.
         draw: write the annotated pictures.
     """
 
     images: tyro.conf.Positional[tuple[str, ...]]
     weights: str
     output: str = "runs/predict"
-    threshold: float = 0.5
+    threshold: Annotated[float, Range(0, 1)] = 0.5
     classes: tuple[str, ...] = ()
-    batch_size: int = 4
+    batch_size: Annotated[int, Range(1)] = 4
     device: str = "auto"
     draw: bool = True
 
 
 def run(arguments: list[str]) -> None:
-    """Predicts, writes, and prints a line an image."""
+    """Predicts, writes the results, and prints how many there are."""
     options = parse(PredictOptions, "predict", arguments)
     if not options.images:
-        raise ValueError("name the images or folders to look at")
+        raise ValueError("no images are given: name image files or folders of images")
     model = load_model(options.weights, resolve_device(options.device)).to(memory_format=torch.channels_last)
     files = list_images(options.images)
     detections: list[dict[str, Any]] = []
@@ -60,6 +62,7 @@ def run(arguments: list[str]) -> None:
         threshold=options.threshold,
         classes=options.classes or None,
         batch_size=options.batch_size,
+        with_images=options.draw,
     )
     read = 0
     with progress_bar("predicting") as progress:
@@ -68,8 +71,9 @@ def run(arguments: list[str]) -> None:
             if options.draw:
                 target = output_folder(options.output) / f"{_unused(result['path'].stem, used)}.png"
                 names = [category["name"] for category in model.categories]
-                image = read_image(result["path"])
-                save_png(draw_detections(image, result["boxes"], result["labels"], names, result["scores"]), target)
+                save_png(
+                    draw_detections(result["image"], result["boxes"], result["labels"], names, result["scores"]), target
+                )
             progress(read, len(files))
     if not read:
         raise ValueError(f"none of the {len(files)} images can be read")
@@ -78,7 +82,7 @@ def run(arguments: list[str]) -> None:
 
 
 def _coco_entries(image_id: int, result: dict[str, Any], categories: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """COCO results, with two keys more for readers: images have no published id here, so they are numbered."""
+    """COCO results with file and category names. Images have no id in annotations, so they are numbered from 1."""
     rows = zip(result["boxes"].double().tolist(), result["scores"].tolist(), result["labels"].tolist(), strict=True)
     return [
         {
@@ -94,10 +98,10 @@ def _coco_entries(image_id: int, result: dict[str, Any], categories: list[dict[s
 
 
 def _unused(stem: str, used: set[str]) -> str:
-    """The name, numbered where two folders have an image of that name."""
+    """The stem, with a number if another image has the same stem. It is added to ``used``."""
     name, number = stem, 1
     while name in used:
         number += 1
         name = f"{stem}-{number}"
     used.add(name)
-    return str(Path(name))
+    return name

@@ -10,18 +10,19 @@ from typing import Any
 from ..errors import DataError
 from ..settings import read_toml, to_toml
 from ..training import TrainConfig, train
+from ..training.distributed import is_main_process
 from .options import metrics_table, parse
 
 
 @dataclass
 class TrainOptions(TrainConfig):
-    """Train a RetinaNet on a COCO or Pascal VOC data set; several processes with torchrun ... -m retina_ops train.
+    """Train a RetinaNet on a COCO or Pascal VOC data set. For several processes: torchrun ... -m retina_ops train.
 
     Attributes:
-        output: folder of the run: weights, checkpoint, configuration, metrics, plots.
-        config: TOML file of settings; options given beside it win.
-        print_config: print the resolved settings as TOML and stop.
-        resume: go on with the run that the output folder holds, with its settings.
+        output: folder for the weights, checkpoint, configuration, metrics and plots of the run.
+        config: TOML file of settings. Options on the command line override it.
+        print_config: print all settings as TOML, without training.
+        resume: continue the run in the output folder, with its settings.
     """
 
     output: str = "runs/train"
@@ -30,12 +31,12 @@ class TrainOptions(TrainConfig):
     resume: bool = False
 
 
-# What tyro shows as help is the text of each class, and this one inherits most of its options.
+# tyro takes the help from the docstring of the class itself, but most options are inherited.
 TrainOptions.__doc__ = f"{TrainOptions.__doc__}\n{(TrainConfig.__doc__ or '').partition('Attributes:')[2]}"
 
 
 def run(arguments: list[str]) -> None:
-    """Parses the options over those of ``--config``, trains, and prints the metrics."""
+    """Trains, with the settings of ``--config`` and of the command line, and prints the metrics."""
     known = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     known.add_argument("--config", default="")
     known.add_argument("--output", default=TrainOptions.output)
@@ -53,6 +54,8 @@ def run(arguments: list[str]) -> None:
         print(to_toml(config), end="")
         return
     metrics = train(config, options.output, resume=options.resume)
+    if not is_main_process():
+        return
     if "AP" in metrics:
         print(f"{metrics['split']}: {metrics['images']} images, {metrics['minutes']} minutes of training")
         print(metrics_table(metrics))

@@ -1,12 +1,15 @@
-"""Data sets for detection: COCO JSON, Pascal VOC, digits scenes; with augmentation, batches, drawing, inspection."""
+"""Detection data sets (COCO JSON, Pascal VOC, digits scenes), augmentation, batches, drawing and inspection."""
 
 from __future__ import annotations
+
+import warnings
+from typing import Any
 
 from ..errors import DataError, DataWarning
 from ..files import read_json, write_json
 from ..images import list_images, read_image
 from .coco import CocoDetection
-from .dataset import Category, DetectionDataset, SubsetDataset, Target
+from .dataset import Category, DeprecatedSubset, DetectionDataset, Target
 from .drawing import draw_detections, save_png
 from .export import ground_truth_of, write_coco
 from .file_dataset import FileDataset
@@ -27,7 +30,6 @@ __all__ = [
     "DetectionDataset",
     "FileDataset",
     "RandomZoom",
-    "SubsetDataset",
     "Target",
     "VocDetection",
     "build_transforms",
@@ -45,3 +47,10 @@ __all__ = [
     "write_coco",
     "write_json",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "SubsetDataset":
+        warnings.warn("retina_ops.data.SubsetDataset will be removed", FutureWarning, stacklevel=2)
+        return DeprecatedSubset
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

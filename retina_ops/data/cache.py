@@ -1,11 +1,11 @@
-"""Images kept in memory, decoded once."""
+"""A data set whose images are kept in memory, so that they are decoded only once."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 from ..errors import needs_extra
+from ..resizing import RESIZED_TO, resized_size
 from .dataset import DetectionDataset, Target
 
 with needs_extra("train"):
@@ -15,15 +15,16 @@ with needs_extra("train"):
 
 
 class CachedDataset(DetectionDataset):
-    """Another data set with its images in memory, as uint8 at the scale that a model trains on.
+    """A data set with its images in memory, as uint8 at the scale that a model trains on.
 
-    Training from it saves the decoding and the resizing of each epoch. Memory: 3 bytes a pixel, which loader processes
-    share where they are forked.
+    It avoids decoding and resizing each image in every epoch. It takes 3 bytes of memory per pixel, which forked loader
+    processes share.
 
     Args:
-        dataset: is read once, in order.
-        min_size, max_size: images are scaled to this shorter side, unless the longer one would exceed ``max_size``, as
-            `RetinaNet` does; 0: kept as they are. Boxes and areas are scaled along.
+        dataset: the data set, which is read once, in order.
+        min_size: size in pixels of the shorter side after resizing, as in `RetinaNet`. 0: images are not resized.
+        max_size: largest size in pixels of the longer side. If it would be exceeded, the shorter side gets smaller
+            than ``min_size``. 0: no limit.
         progress: called with (images loaded, images in all).
     """
 
@@ -70,16 +71,14 @@ class CachedDataset(DetectionDataset):
 
 def _scaled(image: Tensor, target: Target, min_size: int, max_size: int) -> tuple[Tensor, Target]:
     height, width = image.shape[-2:]
-    scale = min_size / min(height, width)
-    if max_size:
-        scale = min(scale, max_size / max(height, width))
-    size = (math.floor(height * scale + 1e-4), math.floor(width * scale + 1e-4))  # the shorter side is exact
+    size = resized_size(height, width, min_size, max_size)
+    target = {**target, RESIZED_TO: size}
     if size == (height, width):
         return image, target
-    across, down = size[1] / width, size[0] / height
+    scale_x, scale_y = size[1] / width, size[0] / height
     scaled = {
         **target,
-        "boxes": target["boxes"] * torch.tensor([across, down, across, down]),
-        "area": target["area"] * (across * down),
+        "boxes": target["boxes"] * torch.tensor([scale_x, scale_y, scale_x, scale_y]),
+        "area": target["area"] * (scale_x * scale_y),
     }
     return F.resize(image, list(size), antialias=False), scaled

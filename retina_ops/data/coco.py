@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ..coco_format import parse_annotation, parse_categories, sections, short
 from ..errors import DataError
-from ..files import is_integer, is_number, read_json
+from ..files import is_integer, read_json
 from .dataset import Category
 from .file_dataset import AnnotationColumns, FileDataset, ImageRecord, OnBadImage, stored_size
 
@@ -39,15 +39,13 @@ class CocoDetection(FileDataset):
     ) -> None:
         path = Path(annotation_file)
         content = read_json(path)
-        images, annotations, listed = _sections(path, content)
-        own = parse_categories(path, listed)
+        images, annotations, listed = sections(str(path), content)
+        own = parse_categories(str(path), listed)
         chosen = own if categories is None else [dict(category) for category in categories]
         label_of_name = {category["name"]: label for label, category in enumerate(chosen)}
         label_of_id = {category["id"]: label_of_name.get(category["name"]) for category in own}
         if categories is None:
             label_of_id = {category["id"]: label for label, category in enumerate(own)}
-        if not images:
-            raise DataError(path, "lists no images: the data set is empty")
         folder = find_image_dir(path, images) if image_dir is None else Path(image_dir)
         if not folder.is_dir():
             raise DataError(folder, "no such image folder")
@@ -56,26 +54,17 @@ class CocoDetection(FileDataset):
         if len(index_of_id) != len(records):
             raise DataError(path, "lists two images with the same id")
         names = {category["id"]: category["name"] for category in own}
-        rows = [_row(path, entry, index_of_id, label_of_id, names) for entry in annotations]
+        rows = []
+        for position, entry in enumerate(annotations, start=1):
+            annotation = parse_annotation(str(path), entry, position, index_of_id, label_of_id)
+            label = label_of_id[annotation.category_id]
+            if label is None:
+                reason = f"category {names[annotation.category_id]!r}, which is not one of the categories asked for"
+                raise DataError(path, f"annotation {entry.get('id', position)} has {reason}")
+            record = index_of_id[annotation.image_id]
+            rows.append((record, annotation.bbox, label, annotation.area, annotation.iscrowd))
         super().__init__(str(path), records, AnnotationColumns.from_rows(rows), chosen, on_bad_image)
         self.annotation_file, self.image_dir = path, folder
-
-
-def parse_categories(path: str | Path, listed: Any) -> list[Category]:
-    """``{"id", "name"}`` of a COCO ``categories`` list, in the order of the ids; raises DataError."""
-    categories = []
-    for entry in listed:
-        if not isinstance(entry, dict) or not is_integer(entry.get("id")) or not isinstance(entry.get("name"), str):
-            raise DataError(path, f"a category must have an integer id and a name, got {_short(entry)}")
-        categories.append({"id": entry["id"], "name": entry["name"]})
-    for key in ("id", "name"):
-        values = [category[key] for category in categories]
-        twice = next((value for value in values if values.count(value) > 1), None)
-        if twice is not None:
-            raise DataError(path, f"lists two categories with the {key} {twice!r}")
-    if not categories:
-        raise DataError(path, "lists no categories")
-    return sorted(categories, key=lambda category: category["id"])
 
 
 def find_image_dir(annotation_file: Path, images: Sequence[Any]) -> Path:
@@ -83,7 +72,7 @@ def find_image_dir(annotation_file: Path, images: Sequence[Any]) -> Path:
     names = [entry.get("file_name") if isinstance(entry, dict) else None for entry in images[:50]]
     for name, entry in zip(names, images, strict=False):
         if not isinstance(name, str):
-            raise DataError(annotation_file, f"an image must have a file_name, got {_short(entry)}")
+            raise DataError(annotation_file, f"an image must have a file_name, got {short(entry)}")
     here, above = annotation_file.parent, annotation_file.parent.parent
     stem = annotation_file.stem.removeprefix("instances_")
     candidates = [above / "images" / stem, above / stem, above / "images", here / "images" / stem, here / stem]
@@ -95,18 +84,9 @@ def find_image_dir(annotation_file: Path, images: Sequence[Any]) -> Path:
     raise DataError(annotation_file, f"its image {names[0]} is in none of {searched}; name the image folder")
 
 
-def _sections(path: Path, content: Any) -> tuple[list[Any], list[Any], list[Any]]:
-    if not isinstance(content, dict):
-        raise DataError(path, f"is not a COCO annotation file: expected an object, got {type(content).__name__}")
-    for key in ("images", "annotations", "categories"):
-        if not isinstance(content.get(key), list):
-            raise DataError(path, f'is not a COCO annotation file: it has no list "{key}"')
-    return content["images"], content["annotations"], content["categories"]
-
-
 def _image_record(path: Path, entry: Any, folder: Path, on_bad_image: OnBadImage) -> ImageRecord:
     if not isinstance(entry, dict) or not is_integer(entry.get("id")) or not isinstance(entry.get("file_name"), str):
-        raise DataError(path, f"an image must have an integer id and a file_name, got {_short(entry)}")
+        raise DataError(path, f"an image must have an integer id and a file_name, got {short(entry)}")
     file = folder / entry["file_name"]
     height, width = entry.get("height"), entry.get("width")
     if height is None or width is None:
@@ -115,33 +95,3 @@ def _image_record(path: Path, entry: Any, folder: Path, on_bad_image: OnBadImage
     if not (is_integer(height) and is_integer(width) and height > 0 and width > 0):
         raise DataError(path, f"image {entry['id']} has height {height!r} and width {width!r}, expected pixels")
     return ImageRecord(entry["id"], entry["file_name"], file, height, width)
-
-
-def _row(
-    path: Path, entry: Any, index_of_id: dict[int, int], label_of_id: dict[int, int | None], names: dict[int, str]
-) -> tuple[int, Sequence[float], int, float, int]:
-    """(record, (x, y, w, h), label, area, iscrowd) of a COCO annotation."""
-    if not isinstance(entry, dict):
-        raise DataError(path, f"an annotation must be an object, got {_short(entry)}")
-    who = f"annotation {entry.get('id', _short(entry))}"
-    image_id = entry.get("image_id")
-    if not is_integer(image_id) or image_id not in index_of_id:
-        raise DataError(path, f"{who} is of image {image_id!r}, which is not listed")
-    category = entry.get("category_id")
-    if not is_integer(category) or category not in label_of_id:
-        raise DataError(path, f"{who} has category id {category!r}, which its categories do not list")
-    label = label_of_id[category]
-    if label is None:
-        raise DataError(path, f"{who} has category {names[category]!r}, which is not one of the categories asked for")
-    box = entry.get("bbox")
-    if not isinstance(box, list) or len(box) != 4 or not all(map(is_number, box)):
-        raise DataError(path, f"{who} must have a bbox [x, y, width, height], got {_short(box)}")
-    area = entry.get("area")
-    if not is_number(area) or not math.isfinite(area):
-        area = box[2] * box[3]
-    return index_of_id[image_id], box, label, area, int(bool(entry.get("iscrowd", 0)))
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."

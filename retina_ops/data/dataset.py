@@ -1,7 +1,8 @@
-"""What every data set of this package offers."""
+"""The interface of all data sets of this package."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,18 +20,18 @@ Category = dict[str, Any]
 class DetectionDataset(Dataset[tuple[Tensor, Target]]):
     """Images with boxes. A subclass provides `__len__`, `load_image`, `image_size`, `image_id`, `file_name`, `target`.
 
-    Item ``i`` is ``(image, target)``: image uint8 ``[3, H, W]``; target a dict of
+    Item ``i`` is ``(image, target)``. The image is uint8 ``[3, H, W]``, the target a dict of
 
     ========  =====================  ==============================================================
     boxes     float32 ``[n, 4]``     (x1, y1, x2, y2) in pixels, inside the image, positive sides
     labels    int64 ``[n]``          0..K-1, an index into ``categories``; there is no background
-    area      float32 ``[n]``        pixels squared as published (of the mask, where there is one)
+    area      float32 ``[n]``        square pixels as annotated (area of the mask if there is one)
     iscrowd   int64 ``[n]``          1: a region of many objects, to be ignored
-    image_id  int                    the id of the published annotations
+    image_id  int                    the id of the image in the annotations
     ========  =====================  ==============================================================
 
     Attributes:
-        name: what messages call this data set.
+        name: name of the data set in messages.
         categories: ``{"id": original id, "name": str}`` for each label, in label order.
     """
 
@@ -44,7 +45,7 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
         return self.load_image(index), self.target(index)
 
     def load_image(self, index: int) -> Tensor:
-        """The image alone, uint8 ``[3, H, W]``."""
+        """The image without its target, uint8 ``[3, H, W]``."""
         raise NotImplementedError
 
     def image_size(self, index: int) -> tuple[int, int]:
@@ -52,21 +53,22 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
         raise NotImplementedError
 
     def image_id(self, index: int) -> int:
-        """The id that annotations and detections of this image carry."""
+        """The id of the image in annotations and detections."""
         raise NotImplementedError
 
     def file_name(self, index: int) -> str:
-        """The image's file name, relative to its folder."""
+        """The file name of the image, relative to the image folder."""
         raise NotImplementedError
 
     def target(self, index: int) -> Target:
-        """The target alone, without reading the image."""
+        """The target, without reading the image."""
         raise NotImplementedError
 
     def published_annotations(self, index: int) -> list[dict[str, Any]]:
         """COCO annotations (``bbox`` as [x, y, w, h], original ``category_id``, ``area``, ``iscrowd``) for evaluation.
 
-        File data sets return them as published, unclipped, so that AP equals what others compute from the same file.
+        Data sets read from files return the boxes as annotated, not clipped to the image, so that AP is the same as
+        that of other tools on the same file.
         """
         target = self.target(index)
         boxes = target["boxes"].double()
@@ -79,16 +81,17 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
 
     @property
     def category_names(self) -> list[str]:
-        """Names in label order."""
+        """The names of the categories, in label order."""
         return [category["name"] for category in self.categories]
 
-    def subset(self, indices: Sequence[int]) -> SubsetDataset:
-        """The images at ``indices`` as a data set of its own."""
-        return SubsetDataset(self, indices)
+    def subset(self, indices: Sequence[int]) -> DetectionDataset:
+        """Deprecated: the images at ``indices`` as another data set."""
+        warnings.warn("DetectionDataset.subset will be removed", FutureWarning, stacklevel=2)
+        return DeprecatedSubset(self, indices)
 
 
-class SubsetDataset(DetectionDataset):
-    """Some images of another data set, in the order of ``indices``."""
+class DeprecatedSubset(DetectionDataset):
+    """Deprecated: some images of another data set. It will be removed together with `DetectionDataset.subset`."""
 
     def __init__(self, dataset: DetectionDataset, indices: Sequence[int]) -> None:
         self.dataset, self.indices = dataset, list(indices)

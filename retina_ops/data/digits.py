@@ -1,7 +1,7 @@
-"""Digits scenes: the built-in data set, composed from the real handwritten digits that ship inside scikit-learn.
+"""Digits scenes: the built-in data set, composed of scikit-learn's handwritten digits.
 
-The 1,797 digits (8 x 8 pixels, 13 writers) are split into train, val and test before anything is composed, so that no
-digit of a test scene was ever seen in training.
+The 1,797 digits (8 x 8 pixels, 13 writers) are split into train, val and test before scenes are composed, so that no
+digit of a test scene occurs in training.
 """
 
 from __future__ import annotations
@@ -26,17 +26,23 @@ Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 DEFAULT_LENGTHS: dict[str, int] = {"train": 4000, "val": 200, "test": 500}
 
-MIN_DIGIT, MAX_DIGIT = 14, 96  # the longer side of a digit's box, pixels
-MAX_DIGITS = 12  # a scene
-MAX_IOU = 0.3  # of two digits' boxes
-_SOURCE_SHARE = {"train": 0.7, "val": 0.1, "test": 0.2}
-_INK = 80  # the level of 0..255 from which a pixel belongs to the digit's box
-_TRIES = 24  # positions tried for a digit before it is left out
+MIN_DIGIT, MAX_DIGIT = 14, 96  # limits of the longer side of a digit's box, pixels
+MAX_DIGITS = 12  # per scene
+MAX_IOU = 0.3  # largest IoU of the boxes of two digits
+_SOURCE_FRACTION = {"train": 0.7, "val": 0.1, "test": 0.2}  # of each digit class
+_INK = 80  # opacity, 0..255, from which a pixel belongs to the digit's box
+_TRIES = 24  # random positions per digit; a digit that fits at none is left out
 
 
 @dataclass(frozen=True)
 class _Layout:
-    """Where the digits of a scene lie: boxes int64 [n, 4] (x1, y1, x2, y2), sources int64 [n], labels int64 [n]."""
+    """The digits of a scene.
+
+    Attributes:
+        boxes: int64 [n, 4] (x1, y1, x2, y2), pixels.
+        sources: int64 [n], indices of scikit-learn's digits.
+        labels: int64 [n].
+    """
 
     boxes: np.ndarray
     sources: np.ndarray
@@ -44,17 +50,16 @@ class _Layout:
 
 
 class DigitScenes(DetectionDataset):
-    """Scenes of 1 to 12 digits of 14 to 96 pixels on textured, noisy backgrounds, generated when asked for.
+    """Scenes of 1 to 12 digits of 14 to 96 pixels on textured, noisy backgrounds, generated on access.
 
-    Digits are lighter or darker than what is under them by a random contrast; two boxes overlap by an IoU of 0.3 at
-    most, the smaller digit on top. Scene i depends on (seed, split, i) and the size alone, and takes about 2 ms.
+    Each digit is lighter or darker than its background by a random contrast. The IoU of two boxes is at most 0.3; the
+    smaller digit is on top. Scene i depends only on the seed, the split, i and the image size, and takes about 2 ms.
 
     Args:
-        split: ``"train"``, ``"val"`` or ``"test"``: their digits are disjoint.
-        length: number of scenes; None: 4,000, 200 and 500.
+        split: ``"train"``, ``"val"`` or ``"test"``, which have no digits in common.
+        length: number of scenes. None: 4,000, 200 and 500.
         image_size: (height, width) in pixels, or one number for both; at least 256.
-        seed: non-negative. Scenes with another seed are other scenes of the same split's digits.
-        new_each_epoch: `set_epoch` moves on to scenes that no earlier epoch had.
+        seed: a non-negative integer. Another seed gives other scenes of the same digits.
 
     Raises:
         ValueError: an unknown split, or a length, size or seed out of range.
@@ -67,7 +72,6 @@ class DigitScenes(DetectionDataset):
         *,
         image_size: int | tuple[int, int] = 256,
         seed: int = 0,
-        new_each_epoch: bool = False,
     ) -> None:
         if split not in SPLITS:
             raise ValueError(f"digits scenes: split must be one of {', '.join(SPLITS)}, got {split!r}")
@@ -83,12 +87,6 @@ class DigitScenes(DetectionDataset):
         self.categories = [{"id": digit, "name": str(digit)} for digit in range(10)]
         self.split, self.length, self.seed = split, length, seed
         self.height, self.width = height, width
-        self.new_each_epoch = new_each_epoch
-        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
-
-    def set_epoch(self, epoch: int) -> None:
-        """With ``new_each_epoch``, epoch e shows the scenes e * length to (e + 1) * length - 1."""
-        self._epoch.fill_(epoch if self.new_each_epoch else 0)
 
     def __len__(self) -> int:
         return self.length
@@ -105,23 +103,20 @@ class DigitScenes(DetectionDataset):
         return self.height, self.width
 
     def image_id(self, index: int) -> int:
-        return self._scene(index) + 1
+        return range(self.length)[index] + 1
 
     def file_name(self, index: int) -> str:
-        return f"{self.split}_{self._scene(index):06d}.png"
+        return f"{self.split}_{range(self.length)[index]:06d}.png"
 
     def target(self, index: int) -> Target:
         return self._target(index, _lay_out(self._generator(index), self.split, self.height, self.width))
 
     def sources(self, index: int) -> list[int]:
-        """Which of scikit-learn's digits a scene holds, in the order of its boxes."""
+        """The indices of scikit-learn's digits in a scene, in the order of the boxes."""
         return _lay_out(self._generator(index), self.split, self.height, self.width).sources.tolist()
 
-    def _scene(self, index: int) -> int:
-        return int(self._epoch) * self.length + range(self.length)[index]
-
     def _generator(self, index: int) -> np.random.Generator:
-        key = [self.seed, SPLITS.index(self.split), self._scene(index)]  # type: ignore[arg-type]
+        key = [self.seed, SPLITS.index(self.split), range(self.length)[index]]  # type: ignore[arg-type]
         return np.random.Generator(np.random.PCG64(np.random.SeedSequence(key)))
 
     def _target(self, index: int, layout: _Layout) -> Target:
@@ -139,14 +134,14 @@ class DigitScenes(DetectionDataset):
         for source, box in zip(layout.sources.tolist(), layout.boxes.tolist(), strict=True):
             _draw_digit(generator, canvas, source, box)
         noise = generator.integers(-128, 128, canvas.shape, dtype=np.int8)
-        canvas += noise * np.float32(generator.uniform(0.02, 0.16))  # up to +-20 levels a pixel
+        canvas += noise * np.float32(generator.uniform(0.02, 0.16))  # at most 20 levels per pixel
         return torch.from_numpy(canvas.clip(0.0, 255.0, out=canvas).astype(np.uint8))
 
 
 def source_digits(split: str) -> np.ndarray:
-    """Indices into ``sklearn.datasets.load_digits()`` that scenes of a split are composed from, int64, ascending.
+    """Indices of the digits of ``sklearn.datasets.load_digits()`` in the scenes of a split, int64, ascending.
 
-    Drawn once for all seeds, 70, 10 and 20 in 100 of each class.
+    They are the same for all seeds: 70%, 10% and 20% of each class.
     """
     return _splits()[split]
 
@@ -158,8 +153,8 @@ def _splits() -> dict[str, np.ndarray]:
     parts: dict[str, list[np.ndarray]] = {split: [] for split in SPLITS}
     for digit in range(10):
         members = generator.permutation(np.flatnonzero(labels == digit))
-        first = round(len(members) * _SOURCE_SHARE["train"])
-        second = first + round(len(members) * _SOURCE_SHARE["val"])
+        first = round(len(members) * _SOURCE_FRACTION["train"])
+        second = first + round(len(members) * _SOURCE_FRACTION["val"])
         for split, part in zip(SPLITS, np.split(members, [first, second]), strict=True):
             parts[split].append(part)
     return {split: np.sort(np.concatenate(part)) for split, part in parts.items()}
@@ -167,18 +162,18 @@ def _splits() -> dict[str, np.ndarray]:
 
 @lru_cache(maxsize=1)
 def _digits() -> tuple[np.ndarray, np.ndarray]:
-    """uint8 [1797, 8, 8] with ink from 0 to 255, int64 [1797]."""
+    """The digits, uint8 [1797, 8, 8] with ink from 0 to 255, and their labels, int64 [1797]."""
     digits = load_digits()
     return np.round(digits.images * (255 / 16)).astype(np.uint8), digits.target.astype(np.int64)
 
 
 @cache
 def _glyph(source: int) -> Image.Image:
-    """A digit as opacity 0..255, smoothed up, its ink reaching all four edges and the longer side MAX_DIGIT pixels."""
+    """A digit as opacity 0..255, cropped to its ink and enlarged until the longer side has MAX_DIGIT pixels."""
     small = Image.fromarray(np.pad(_digits()[0][source], 1))
     scale = 12
     large = np.asarray(small.resize((10 * scale, 10 * scale), Image.Resampling.BICUBIC), dtype=np.float32)
-    opacity = ((large - 70.0) * 2.0).clip(0.0, 255.0).astype(np.uint8)  # a stroke with a soft edge, not a blur
+    opacity = ((large - 70.0) * 2.0).clip(0.0, 255.0).astype(np.uint8)  # sharper strokes
     rows, columns = np.flatnonzero((opacity >= _INK).any(1)), np.flatnonzero((opacity >= _INK).any(0))
     tight = Image.fromarray(opacity[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1])
     ratio = MAX_DIGIT / max(tight.size)
@@ -187,7 +182,7 @@ def _glyph(source: int) -> Image.Image:
 
 
 def _lay_out(generator: np.random.Generator, split: str, height: int, width: int) -> _Layout:
-    """Largest digit first, each at the first of some random places where it overlaps no other too much."""
+    """Places the digits, the largest first, each at the first random position with no IoU above MAX_IOU."""
     pool = source_digits(split)
     count = int(generator.integers(1, MAX_DIGITS + 1))
     sides = np.exp(generator.uniform(math.log(MIN_DIGIT), math.log(MAX_DIGIT + 0.5), count))
@@ -214,20 +209,20 @@ def _lay_out(generator: np.random.Generator, split: str, height: int, width: int
 
 
 def _worst_iou(x: np.ndarray, y: np.ndarray, w: int, h: int, boxes: np.ndarray) -> np.ndarray:
-    """Largest IoU of a w x h box at each of the places [t] with boxes [k, 4]; 0 where there is none."""
-    across = np.minimum(x[:, None] + w, boxes[:, 2]) - np.maximum(x[:, None], boxes[:, 0])
-    down = np.minimum(y[:, None] + h, boxes[:, 3]) - np.maximum(y[:, None], boxes[:, 1])
-    shared = across.clip(0) * down.clip(0)
+    """Largest IoU with boxes [k, 4] of a box of w x h pixels at each of the positions x, y [t]; 0 without boxes."""
+    overlap_w = np.minimum(x[:, None] + w, boxes[:, 2]) - np.maximum(x[:, None], boxes[:, 0])
+    overlap_h = np.minimum(y[:, None] + h, boxes[:, 3]) - np.maximum(y[:, None], boxes[:, 1])
+    intersection = overlap_w.clip(0) * overlap_h.clip(0)
     areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-    return (shared / (w * h + areas - shared)).max(axis=1, initial=0.0)
+    return (intersection / (w * h + areas - intersection)).max(axis=1, initial=0.0)
 
 
 def _background(generator: np.random.Generator, height: int, width: int) -> np.ndarray:
-    """float32 [3, H, W] around 0..255: a base colour, blotches at three scales, and in half of the scenes stripes."""
+    """float32 [3, H, W], about 0..255: a base color, patches at three scales, and stripes in half of the scenes."""
     texture = torch.from_numpy(generator.uniform(55.0, 200.0, (3, 1, 1)).astype(np.float32)).expand(3, 4, 4)
     for cells, strength in ((4, 35.0), (16, 22.0), (64, 12.0)):
         texture = _stretch(texture, cells, cells)
-        planes = 1 + 2 * int(generator.integers(2))  # grey or coloured blotches
+        planes = 1 + 2 * int(generator.integers(2))  # gray or colored patches
         grain = generator.standard_normal((planes, cells, cells), dtype=np.float32)
         texture = texture + torch.from_numpy(grain) * generator.uniform(0.0, strength)
     canvas = _stretch(texture, height, width).numpy()
@@ -235,34 +230,34 @@ def _background(generator: np.random.Generator, height: int, width: int) -> np.n
         frequency, angle = generator.uniform(0.05, 0.8), generator.uniform(0.0, math.pi)
         x = np.arange(width, dtype=np.float32) * np.float32(frequency * math.cos(angle))
         y = np.arange(height, dtype=np.float32) * np.float32(frequency * math.sin(angle))
-        sine = np.outer(np.sin(y), np.cos(x)) + np.outer(np.cos(y), np.sin(x))  # sin(x + y), without H x W sines
+        sine = np.outer(np.sin(y), np.cos(x)) + np.outer(np.cos(y), np.sin(x))  # sin(x + y), from H + W sines
         for plane, amplitude in zip(canvas, generator.uniform(3.0, 18.0, 3).astype(np.float32), strict=True):
             plane += sine * amplitude
     return canvas
 
 
 def _stretch(texture: Tensor, height: int, width: int) -> Tensor:
-    """Bicubic [3, h, w] -> [3, height, width] as two matrix products, on one thread faster than `interpolate`."""
+    """Bicubic interpolation [3, h, w] -> [3, height, width]; two matrix products, faster than `interpolate`."""
     rows, columns = _stretch_matrix(texture.shape[1], height), _stretch_matrix(texture.shape[2], width)
     return rows @ (texture @ columns.T)
 
 
 @lru_cache(maxsize=16)
 def _stretch_matrix(cells: int, length: int) -> Tensor:
-    """float32 [length, cells]: the bicubic interpolation of ``cells`` samples at ``length`` places."""
+    """float32 [length, cells]: the matrix that interpolates ``cells`` samples at ``length`` positions, bicubic."""
     return interpolate(torch.eye(cells)[None, None], (length, cells), mode="bicubic")[0, 0]
 
 
 def _draw_digit(generator: np.random.Generator, canvas: np.ndarray, source: int, box: list[int]) -> None:
-    """Blend a digit into the canvas, lighter or darker than what lies under it, as far as there is room."""
+    """Draws a digit on the canvas, lighter or darker than its background, within 0..255."""
     x1, y1, x2, y2 = box
     patch = canvas[:, y1:y2, x1:x2]
     opacity = np.asarray(_glyph(source).resize((x2 - x1, y2 - y1), Image.Resampling.BILINEAR), dtype=np.float32)
-    under = patch.reshape(3, -1).mean(axis=1)
-    level = float(under.mean().clip(0, 255))
-    lighter = generator.random() < 1.5 - level / 127.5  # always on a dark ground, never on a bright one
-    room = 255.0 - level if lighter else level
-    contrast = generator.uniform(min(50.0, room), min(170.0, room))
+    background = patch.reshape(3, -1).mean(axis=1)
+    level = float(background.mean().clip(0, 255))
+    is_lighter = generator.random() < 1.5 - level / 127.5  # always on a dark background, never on a bright one
+    most = 255.0 - level if is_lighter else level
+    contrast = generator.uniform(min(50.0, most), min(170.0, most))
     tint = generator.uniform(-25.0, 25.0, 3)
-    colour = under + (contrast if lighter else -contrast) + (tint - tint.mean())
-    patch += opacity * np.float32(1 / 255) * (colour.clip(0, 255).astype(np.float32)[:, None, None] - patch)
+    color = background + (contrast if is_lighter else -contrast) + (tint - tint.mean())
+    patch += opacity * np.float32(1 / 255) * (color.clip(0, 255).astype(np.float32)[:, None, None] - patch)

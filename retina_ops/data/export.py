@@ -1,4 +1,4 @@
-"""Writing a data set as COCO JSON and PNG files."""
+"""Data sets as COCO ground truth, and as COCO JSON and PNG files."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import needs_extra
-from ..files import write_json
+from ..files import atomic_write, write_json
 from .dataset import DetectionDataset
 
 with needs_extra("train"):
@@ -15,10 +15,10 @@ with needs_extra("train"):
 
 
 def ground_truth_of(dataset: DetectionDataset) -> dict[str, Any]:
-    """A data set's ground truth as a COCO dict: ``images``, ``annotations``, ``categories``, with original ids.
+    """The ground truth of a data set as a COCO dict: ``images``, ``annotations``, ``categories``, with original ids.
 
-    Annotations are as published (unclipped boxes, mask areas, crowd flags), so that AP is what any COCO evaluator
-    gives for the published file. No image is read.
+    Annotations are returned unchanged (unclipped boxes, mask areas, crowd flags), so that every COCO evaluator
+    computes the same AP as from the original file. No image is read.
     """
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
@@ -38,28 +38,26 @@ def write_coco(
     *,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
-    """Write ``<folder>/images/<split>/*.png`` and then ``<folder>/annotations/<split>.json``.
+    """Writes ``<folder>/images/<split>/*.png``, then ``<folder>/annotations/<split>.json``.
 
-    The annotation file appears last and whole: where it exists, so do its images. `open_dataset` reads it back.
+    The annotation file is written last: if it exists, all images exist. `open_dataset` reads the data set back.
 
     Args:
-        dataset: any data set of this package.
-        folder: made where missing.
-        split: the name of the two; None: the data set's own split, or ``"all"``.
-        progress: called with (images written, images in all) after each.
+        dataset: a data set of this package.
+        folder: the folder to write to; it is created if missing.
+        split: the name in the two paths above. None: the data set's own split if it has one, otherwise ``"all"``.
+        progress: called with (images written, images in all) after each image.
 
     Returns:
         The path of the annotation file.
     """
     name = split or str(getattr(dataset, "split", "all"))
     image_dir = Path(folder) / "images" / name
-    image_dir.mkdir(parents=True, exist_ok=True)
     content = ground_truth_of(dataset)
     for index, record in enumerate(content["images"]):
         record["file_name"] = Path(record["file_name"]).with_suffix(".png").as_posix()
-        file = image_dir / record["file_name"]
-        file.parent.mkdir(parents=True, exist_ok=True)
-        to_pil_image(dataset.load_image(index)).save(file, compress_level=1)
+        with atomic_write(image_dir / record["file_name"]) as temporary:
+            to_pil_image(dataset.load_image(index)).save(temporary, format="PNG", compress_level=1)
         if progress is not None:
             progress(index + 1, len(dataset))
     return write_json(Path(folder) / "annotations" / f"{name}.json", content)

@@ -1,4 +1,4 @@
-"""Data sets of listed image files: the common part of COCO and Pascal VOC."""
+"""Data sets of image files with annotations: the common part of COCO and Pascal VOC."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ OnBadImage = Literal["error", "skip"]
 
 @dataclass(frozen=True, slots=True)
 class ImageRecord:
-    """One listed image: its id, its file, its size in pixels."""
+    """An image of a data set: id, file and size in pixels."""
 
     image_id: int
     file_name: str
@@ -35,10 +35,14 @@ class ImageRecord:
 
 @dataclass(frozen=True, slots=True)
 class AnnotationColumns:
-    """All boxes of a data set as columns: numpy, not objects, so that worker processes share the memory.
+    """All boxes of a data set, one array per column. Worker processes share the memory of arrays, but not of objects.
 
-    ``record`` int64 [N], ascending: index of the image; ``boxes`` float64 [N, 4]: (x, y, w, h) as published;
-    ``labels`` int64 [N]; ``areas`` float64 [N]; ``iscrowd`` int64 [N].
+    Attributes:
+        record: int64 [N], ascending: index of the image.
+        boxes: float64 [N, 4]: (x, y, w, h) as annotated, in pixels.
+        labels: int64 [N].
+        areas: float64 [N], as annotated, in square pixels.
+        iscrowd: int64 [N], 1 for regions of many objects.
     """
 
     record: np.ndarray
@@ -49,7 +53,10 @@ class AnnotationColumns:
 
     @classmethod
     def from_rows(cls, rows: Sequence[tuple[int, Sequence[float], int, float, int]]) -> AnnotationColumns:
-        """From (record, (x, y, w, h), label, area, iscrowd) in any order; the order within an image is kept."""
+        """The columns of rows (record, (x, y, w, h), label, area, iscrowd).
+
+        The rows may be in any order. The order of the rows of an image is kept.
+        """
         rows = sorted(rows, key=lambda row: row[0])
         record, boxes, labels, areas, iscrowd = zip(*rows, strict=True) if rows else ((), (), (), (), ())
         return cls(
@@ -61,14 +68,14 @@ class AnnotationColumns:
         )
 
     def take(self, rows: np.ndarray) -> AnnotationColumns:
-        """The rows at an index or mask array."""
+        """The rows that an array of indices or a mask selects."""
         return AnnotationColumns(
             self.record[rows], self.boxes[rows], self.labels[rows], self.areas[rows], self.iscrowd[rows]
         )
 
 
 def stored_size(path: Path, on_bad_image: OnBadImage) -> tuple[int, int]:
-    """(height, width) of an image whose annotation states none; (0, 0) where it is bad and to be skipped later."""
+    """(height, width) of an image file. (0, 0) for an unreadable image that will be skipped later."""
     try:
         return read_image_size(path)
     except DataError:
@@ -78,21 +85,23 @@ def stored_size(path: Path, on_bad_image: OnBadImage) -> tuple[int, int]:
 
 
 class FileDataset(DetectionDataset):
-    """Listed image files with annotations: the common part of `CocoDetection` and `VocDetection`.
+    """Image files with annotations: the common part of `CocoDetection` and `VocDetection`.
 
-    Boxes are clipped to their image; boxes without area or wholly outside are left out. One `DataWarning` counts what
-    was changed by more than a pixel; ``box_counts`` keeps the numbers (clipped, degenerate, outside).
+    Boxes are clipped to the image. Boxes without an area or outside the image are left out. One `DataWarning` counts
+    the boxes that were left out or clipped by more than one pixel; ``box_counts`` holds these numbers (clipped,
+    degenerate, outside).
 
     Args:
-        name: what messages call it, normally the annotation file.
+        name: name in messages, usually the annotation file.
         records: the images.
-        annotations: their boxes.
+        annotations: the boxes.
         categories: ``{"id", "name"}`` in label order.
-        on_bad_image: ``"error"``: a missing file raises now, an unreadable one when it is read or by `check_images`.
-            ``"skip"``: all images are decoded now, the bad ones left out with one counted warning.
+        on_bad_image: with ``"error"``, a missing file raises immediately, and an unreadable one when it is loaded or
+            by `check_images`. With ``"skip"``, all images are decoded immediately, and those that cannot be read are
+            left out and counted in one warning.
 
     Raises:
-        DataError: no images, no usable boxes, or a bad image under ``"error"``.
+        DataError: there are no images or no usable boxes; or, with ``"error"``, a file is missing.
     """
 
     def __init__(
@@ -161,10 +170,10 @@ class FileDataset(DetectionDataset):
         ]
 
     def check_images(self) -> None:
-        """Decode every image, in threads.
+        """Decodes every image, on several threads.
 
         Raises:
-            DataError: names the first image that cannot be read and counts the others.
+            DataError: some image cannot be read. The message names the first one and counts the others.
         """
         bad = self._bad_images()
         if bad:
@@ -191,7 +200,7 @@ class FileDataset(DetectionDataset):
                 return error
             return None
 
-        with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow decodes without the interpreter lock
+        with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow releases the interpreter lock while decoding
             failures = pool.map(failure, range(len(self.records)))
             return {index: error for index, error in enumerate(failures) if error is not None}
 
@@ -201,9 +210,9 @@ class FileDataset(DetectionDataset):
             return
         first = bad[min(bad)]
         if len(bad) == len(self.records):
-            raise DataError(self.name, f"none of its {len(bad)} images can be read, the first: {first}")
+            raise DataError(self.name, f"none of its {len(bad)} images can be read; the first: {first}")
         message = (
-            f"{self.name}: skipped {len(bad)} of {len(self.records)} images that cannot be read, the first: {first}"
+            f"{self.name}: skipped {len(bad)} of {len(self.records)} images that cannot be read; the first: {first}"
         )
         warnings.warn(message, DataWarning, stacklevel=4)
         kept = np.array([index not in bad for index in range(len(self.records))])
@@ -215,27 +224,31 @@ class FileDataset(DetectionDataset):
         self.records = [record for index, record in enumerate(self.records) if index not in bad]
 
     def _clip_boxes(self) -> tuple[np.ndarray, np.ndarray, dict[str, int]]:
-        """float32 [N, 4] (x1, y1, x2, y2), bool [N], counts."""
+        """Clips the boxes.
+
+        Returns:
+            The clipped boxes, float32 [N, 4] (x1, y1, x2, y2); which of them are usable, bool [N]; and ``box_counts``.
+        """
         sizes = np.array([(record.width, record.height) for record in self.records], dtype=np.float64)
         limits = np.tile(sizes[self.annotations.record], 2)  # (w, h, w, h)
-        published = self.annotations.boxes
-        finite = np.isfinite(published).all(axis=1)
-        boxes = np.where(finite[:, None], published, 0.0)
-        positive = finite & (boxes[:, 2:] > 0).all(axis=1)
+        annotated = self.annotations.boxes
+        is_finite = np.isfinite(annotated).all(axis=1)
+        boxes = np.where(is_finite[:, None], annotated, 0.0)
+        has_area = is_finite & (boxes[:, 2:] > 0).all(axis=1)
         boxes[:, 2:] += boxes[:, :2]
         clipped = boxes.clip(0.0, limits).astype(np.float32)
-        inside = (clipped[:, 2:] > clipped[:, :2]).all(axis=1)
-        usable = positive & inside
-        moved = usable & (np.abs(clipped - boxes) > 1.0).any(axis=1)
+        is_inside = (clipped[:, 2:] > clipped[:, :2]).all(axis=1)
+        is_usable = has_area & is_inside
+        is_clipped = is_usable & (np.abs(clipped - boxes) > 1.0).any(axis=1)
         counts = {
-            "clipped": int(moved.sum()),
-            "degenerate": int((~positive).sum()),
-            "outside": int((positive & ~inside).sum()),
+            "clipped": int(is_clipped.sum()),
+            "degenerate": int((~has_area).sum()),
+            "outside": int((has_area & ~is_inside).sum()),
         }
         if any(counts.values()):
             message = (
-                f"{self.name}: of {len(boxes)} boxes, {counts['clipped']} reach out of their image and were clipped, "
-                f"{counts['outside']} lie outside and {counts['degenerate']} have no area and were skipped"
+                f"{self.name}: of {len(boxes)} boxes, {counts['clipped']} extend beyond the image and were clipped; "
+                f"skipped were {counts['outside']} outside the image and {counts['degenerate']} without an area"
             )
             warnings.warn(message, DataWarning, stacklevel=4)
-        return clipped, usable, counts
+        return clipped, is_usable, counts

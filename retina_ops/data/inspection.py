@@ -1,18 +1,19 @@
-"""What to look at before training: the ground truth drawn, class counts, box sizes, and how the anchors fit them."""
+"""What to look at before training: class counts, box sizes, and how well a model's anchors fit the boxes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from .._deprecated import MATCHING, renamed_arguments
 from ..errors import needs_extra
 from ..files import write_json
+from ..ops.anchor_matching import match_anchors
+from ..ops.box_iou import box_iou
 from .dataset import DetectionDataset
-from .drawing import draw_detections, save_png
+from .inspection_plots import draw_ground_truth, plot_inspection
 
 with needs_extra("train"):
     import torch
@@ -20,6 +21,7 @@ with needs_extra("train"):
 
 Anchors = Tensor | Callable[[int, int], Tensor]
 SIZE_EDGES = (0, 8, 16, 32, 64, 96, 128, 256, 512, 1024)  # square root of a box's area, pixels
+_BOXES_AT_ONCE = 32  # rows of the IoU matrix that are in memory at the same time
 
 
 @renamed_arguments(**MATCHING)
@@ -33,199 +35,184 @@ def inspect_dataset(
     pictures: int = 16,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
-    """Summarise a data set and match its boxes with a model's anchors.
+    """Summarizes a data set and matches its boxes with a model's anchors.
 
     Args:
-        dataset: the data set; images are read for the pictures only.
-        anchors: ``[A, 4]`` (x1, y1, x2, y2) in pixels of the images as stored, or a function of (height, width) that
-            returns them, for images of differing sizes. A model that resizes images must scale its anchors back.
+        dataset: the data set. Its images are read only for the pictures.
+        anchors: ``[A, 4]`` (x1, y1, x2, y2) in pixels of the images as stored; or, for images of different sizes, a
+            function of (height, width) that returns them. The anchors of a model that resizes images have to be
+            scaled back to the stored image.
         output: folder for ``summary.json``, ``class_counts.png``, ``box_sizes.png``, ``anchor_iou.png`` and
-            ``ground_truth/*.png``. None: nothing is written.
-        fg_iou_thresh, bg_iou_thresh: the model's matching thresholds, as in `retina_ops.match_anchors`.
-        pictures: how many images are drawn, evenly spread over the data set.
+            ``ground_truth/*.png``. None: no files are written.
+        fg_iou_thresh, bg_iou_thresh: the model's matching thresholds, see `retina_ops.match_anchors`.
+        pictures: number of images to draw, evenly spread over the data set.
         progress: called with (images done, images in all).
 
     Returns:
-        The summary, JSON-ready:
+        The summary, as plain values for JSON:
 
         - ``images``, ``images_without_boxes``, ``boxes``, ``crowd_boxes``
         - ``classes``: name -> ``boxes``, ``images``, ``median_size`` (square root of the area), ``mean_best_iou``
         - ``box_sizes``: ``edges`` and ``counts`` of the histogram; ``small``, ``medium``, ``large`` (32 and 96 pixels)
-        - ``best_anchor_iou``: ``mean``, ``p10``, ``p50``, ``below_bg_iou``, ``below_fg_iou`` (shares of the boxes)
-        - ``anchors_an_image``: means of ``positive``, ``ignored`` and ``negative``; ``fewest_positive`` and
+        - ``best_anchor_iou``: ``mean``, ``p10``, ``p50``, ``below_bg_iou``, ``below_fg_iou`` (fractions of the boxes)
+        - ``anchors_per_image``: means of ``positive``, ``ignored`` and ``negative``; ``fewest_positive`` and
           ``most_positive`` on one image; ``images_without_positives``
-        - ``remarks``: sentences on what deserves a look
+        - ``remarks``: sentences about what may be a problem
     """
-    from retina_ops import box_iou, match_anchors
-
+    statistics = _Statistics(dataset, fg_iou_thresh, bg_iou_thresh)
     anchors_of = lru_cache(maxsize=64)(anchors) if callable(anchors) else lambda height, width: anchors
-    columns: dict[str, list[Tensor]] = {"labels": [], "sizes": [], "best_iou": []}
-    positives, ignored, negatives = [], [], []
-    images_of_class = torch.zeros(len(dataset.categories), dtype=torch.int64)
-    empty = crowds = 0
     for index in range(len(dataset)):
-        target = dataset.target(index)
-        crowd = target["iscrowd"].bool()
-        boxes, labels = target["boxes"][~crowd], target["labels"][~crowd]
-        grid = anchors_of(*dataset.image_size(index)).to(boxes)
-        regions = target["boxes"][crowd] if crowd.any() else None
-        matches = match_anchors(grid, boxes, fg_iou_thresh, bg_iou_thresh, True, ignore_regions=regions)
-        positives.append(int((matches >= 0).sum()))
-        negatives.append(int((matches == -1).sum()))
-        ignored.append(int((matches == -2).sum()))
-        columns["labels"].append(labels)
-        columns["sizes"].append((boxes[:, 2:] - boxes[:, :2]).prod(dim=1).sqrt())
-        columns["best_iou"] += [box_iou(part, grid).amax(dim=1) for part in boxes.split(32) if len(part)]
-        images_of_class[labels.unique()] += 1
-        empty += len(boxes) == 0
-        crowds += int(crowd.sum())
+        statistics.add(dataset.target(index), anchors_of(*dataset.image_size(index)))
         if progress is not None:
             progress(index + 1, len(dataset))
-    label, size, best = (torch.cat(column) if column else torch.zeros(0) for column in columns.values())
-    summary: dict[str, Any] = {
-        "name": dataset.name,
-        "images": len(dataset),
-        "images_without_boxes": empty,
-        "boxes": len(size),
-        "crowd_boxes": crowds,
-        "classes": _class_rows(dataset.category_names, label, size, best, images_of_class),
-        "box_sizes": _size_rows(size),
-        "best_anchor_iou": _iou_rows(best, fg_iou_thresh, bg_iou_thresh),
-        "anchors_an_image": {
-            "positive": _mean(positives),
-            "ignored": _mean(ignored),
-            "negative": _mean(negatives),
-            "fewest_positive": min(positives, default=0),
-            "most_positive": max(positives, default=0),
-            "images_without_positives": sum(count == 0 for count in positives),
-        },
-    }
-    summary["remarks"] = _remarks(summary, fg_iou_thresh)
+    summary = statistics.summary()
     if output is not None:
-        folder = Path(output)
-        _draw_ground_truth(dataset, folder / "ground_truth", pictures)
-        _plot(summary, best, fg_iou_thresh, bg_iou_thresh, folder)
-        write_json(folder / "summary.json", summary, indent=2)
+        draw_ground_truth(dataset, Path(output) / "ground_truth", pictures)
+        plot_inspection(summary, statistics.best_ious(), fg_iou_thresh, bg_iou_thresh, Path(output))
+        write_json(Path(output) / "summary.json", summary, indent=2)
     return summary
 
 
-def _class_rows(
-    names: list[str], label: Tensor, size: Tensor, best: Tensor, images_of_class: Tensor
-) -> dict[str, dict[str, Any]]:
-    rows = {}
-    for index, name in enumerate(names):
-        mine = label == index
-        some = bool(mine.any())
-        rows[name] = {
-            "boxes": int(mine.sum()),
-            "images": int(images_of_class[index]),
-            "median_size": round(float(size[mine].median()), 2) if some else None,
-            "mean_best_iou": round(float(best[mine].mean()), 4) if some else None,
+class _Statistics:
+    """Boxes and matches of a data set, collected image by image.
+
+    Args:
+        dataset: gives the name and the classes.
+        fg_iou_thresh, bg_iou_thresh: the model's matching thresholds.
+    """
+
+    def __init__(self, dataset: DetectionDataset, fg_iou_thresh: float, bg_iou_thresh: float) -> None:
+        self.dataset = dataset
+        self.fg_iou_thresh, self.bg_iou_thresh = fg_iou_thresh, bg_iou_thresh
+        # Per box, crowd regions excluded: label, square root of the area, IoU with the best anchor.
+        self._labels: list[Tensor] = []
+        self._sizes: list[Tensor] = []
+        self._best_ious: list[Tensor] = []
+        # Per image: numbers of anchors.
+        self._positive: list[int] = []
+        self._ignored: list[int] = []
+        self._negative: list[int] = []
+        self._images_of_class = torch.zeros(len(dataset.categories), dtype=torch.int64)
+        self._images_without_boxes = self._crowd_boxes = 0
+
+    def add(self, target: dict[str, Any], anchors: Tensor) -> None:
+        """Adds an image; ``anchors`` are ``[A, 4]`` in its pixels."""
+        is_crowd = target["iscrowd"].bool()
+        boxes, labels = target["boxes"][~is_crowd], target["labels"][~is_crowd]
+        anchors = anchors.to(boxes)
+        crowd_regions = target["boxes"][is_crowd] if is_crowd.any() else None
+        matches = match_anchors(
+            anchors, boxes, self.fg_iou_thresh, self.bg_iou_thresh, True, ignore_regions=crowd_regions
+        )
+        self._positive.append(int((matches >= 0).sum()))
+        self._negative.append(int((matches == -1).sum()))
+        self._ignored.append(int((matches == -2).sum()))
+        self._labels.append(labels)
+        self._sizes.append((boxes[:, 2:] - boxes[:, :2]).prod(dim=1).sqrt())
+        self._best_ious += [box_iou(part, anchors).amax(dim=1) for part in boxes.split(_BOXES_AT_ONCE) if len(part)]
+        self._images_of_class[labels.unique()] += 1
+        self._images_without_boxes += len(boxes) == 0
+        self._crowd_boxes += int(is_crowd.sum())
+
+    def best_ious(self) -> Tensor:
+        """``[boxes]``: the IoU of each box with its best anchor."""
+        return _joined(self._best_ious)
+
+    def summary(self) -> dict[str, Any]:
+        """What `inspect_dataset` returns."""
+        sizes, best_ious = _joined(self._sizes), self.best_ious()
+        summary: dict[str, Any] = {
+            "name": self.dataset.name,
+            "images": len(self.dataset),
+            "images_without_boxes": self._images_without_boxes,
+            "boxes": len(sizes),
+            "crowd_boxes": self._crowd_boxes,
+            "classes": self._class_rows(sizes, best_ious),
+            "box_sizes": _size_counts(sizes),
+            "best_anchor_iou": _iou_quantiles(best_ious, self.fg_iou_thresh, self.bg_iou_thresh),
+            "anchors_per_image": {
+                "positive": _mean(self._positive),
+                "ignored": _mean(self._ignored),
+                "negative": _mean(self._negative),
+                "fewest_positive": min(self._positive, default=0),
+                "most_positive": max(self._positive, default=0),
+                "images_without_positives": self._positive.count(0),
+            },
         }
-    return rows
+        summary["remarks"] = _remarks(summary, self.fg_iou_thresh)
+        return summary
+
+    def _class_rows(self, sizes: Tensor, best_ious: Tensor) -> dict[str, dict[str, Any]]:
+        labels = _joined(self._labels)
+        rows = {}
+        for label, name in enumerate(self.dataset.category_names):
+            in_class = labels == label
+            has_boxes = bool(in_class.any())
+            rows[name] = {
+                "boxes": int(in_class.sum()),
+                "images": int(self._images_of_class[label]),
+                "median_size": round(float(sizes[in_class].median()), 2) if has_boxes else None,
+                "mean_best_iou": round(float(best_ious[in_class].mean()), 4) if has_boxes else None,
+            }
+        return rows
 
 
-def _size_rows(size: Tensor) -> dict[str, Any]:
-    edges = torch.tensor(SIZE_EDGES[1:], dtype=size.dtype)
-    counts = torch.bincount(torch.bucketize(size, edges, right=True), minlength=len(SIZE_EDGES))
-    small, large = int((size < 32).sum()), int((size >= 96).sum())
+def _joined(parts: list[Tensor]) -> Tensor:
+    return torch.cat(parts) if parts else torch.zeros(0)
+
+
+def _size_counts(sizes: Tensor) -> dict[str, Any]:
+    edges = torch.tensor(SIZE_EDGES[1:], dtype=sizes.dtype)
+    counts = torch.bincount(torch.bucketize(sizes, edges, right=True), minlength=len(SIZE_EDGES))
+    small, large = int((sizes < 32).sum()), int((sizes >= 96).sum())
     return {
         "edges": list(SIZE_EDGES),
         "counts": counts.tolist(),
         "small": small,
-        "medium": len(size) - small - large,
+        "medium": len(sizes) - small - large,
         "large": large,
     }
 
 
-def _iou_rows(best: Tensor, fg_iou_thresh: float, bg_iou_thresh: float) -> dict[str, float | None]:
-    if len(best) == 0:
+def _iou_quantiles(best_ious: Tensor, fg_iou_thresh: float, bg_iou_thresh: float) -> dict[str, float | None]:
+    if len(best_ious) == 0:
         return dict.fromkeys(("mean", "p10", "p50", "below_bg_iou", "below_fg_iou"))
-    order = best.sort().values
+    ascending = best_ious.sort().values
     return {
-        "mean": round(float(best.mean()), 4),
-        "p10": round(float(order[int(0.1 * (len(order) - 1))]), 4),
-        "p50": round(float(order[int(0.5 * (len(order) - 1))]), 4),
-        "below_bg_iou": round(float((best < bg_iou_thresh).float().mean()), 4),
-        "below_fg_iou": round(float((best < fg_iou_thresh).float().mean()), 4),
+        "mean": round(float(best_ious.mean()), 4),
+        "p10": round(float(ascending[int(0.1 * (len(ascending) - 1))]), 4),
+        "p50": round(float(ascending[int(0.5 * (len(ascending) - 1))]), 4),
+        "below_bg_iou": round(float((best_ious < bg_iou_thresh).float().mean()), 4),
+        "below_fg_iou": round(float((best_ious < fg_iou_thresh).float().mean()), 4),
     }
 
 
 def _remarks(summary: dict[str, Any], fg_iou_thresh: float) -> list[str]:
     remarks = []
     rows = summary["classes"]
-    missing = [name for name, row in rows.items() if row["boxes"] == 0]
+    absent = [name for name, row in rows.items() if row["boxes"] == 0]
     rare = [f"{name} ({row['boxes']})" for name, row in rows.items() if 0 < row["boxes"] < 10]
-    if missing:
-        remarks.append(f"{len(missing)} classes have no box: {', '.join(missing[:10])}")
+    if absent:
+        remarks.append(f"classes without a box ({len(absent)}): {_listed(absent)}")
     if rare:
-        remarks.append(f"{len(rare)} classes have fewer than 10 boxes: {', '.join(rare[:10])}")
+        remarks.append(f"classes with fewer than 10 boxes ({len(rare)}): {_listed(rare)}")
     below = summary["best_anchor_iou"]["below_fg_iou"] or 0.0
     if below > 0.1:
         remarks.append(
-            f"{below:.0%} of the boxes reach no anchor by IoU {fg_iou_thresh}: they train through their single "
-            "best anchor alone; other anchor sizes or a larger image would fit them better"
+            f"{below:.0%} of the boxes have no anchor with an IoU of at least {fg_iou_thresh}, so that only their best "
+            "anchor is trained on them; other anchor sizes or a larger image size would fit better"
         )
-    if summary["images_without_boxes"]:
-        remarks.append(f"{summary['images_without_boxes']} images have no box: they train as background")
-    unmatched = summary["anchors_an_image"]["images_without_positives"] - summary["images_without_boxes"]
+    without_boxes = summary["images_without_boxes"]
+    if without_boxes:
+        remarks.append(f"images without a box, which are trained on as background: {without_boxes}")
+    unmatched = summary["anchors_per_image"]["images_without_positives"] - without_boxes
     if unmatched > 0:
-        remarks.append(f"{unmatched} images have boxes that no anchor touches")
+        remarks.append(f"images with boxes that no anchor overlaps: {unmatched}")
     return remarks
 
 
-def _draw_ground_truth(dataset: DetectionDataset, folder: Path, pictures: int) -> None:
-    count = min(pictures, len(dataset))
-    for index in sorted({i * len(dataset) // count for i in range(count)}):
-        image, target = dataset[index]
-        drawn = draw_detections(
-            image, target["boxes"], target["labels"], dataset.category_names, dashed=target["iscrowd"].bool()
-        )
-        save_png(drawn, folder / Path(dataset.file_name(index)).with_suffix(".png").name)
-
-
-def _plot(summary: dict[str, Any], best: Tensor, fg_iou_thresh: float, bg_iou_thresh: float, folder: Path) -> None:
-    with needs_extra("train"):
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-
-    def chart(file: str, title: str, draw: Callable[[Any], None], width: float = 6.4) -> None:
-        figure = Figure(figsize=(width, 4.2), layout="constrained")
-        FigureCanvasAgg(figure)
-        axes = figure.add_subplot()
-        draw(axes)
-        axes.set_title(title)
-        axes.spines[["top", "right"]].set_visible(False)
-        figure.savefig(folder / file, dpi=110)
-
-    def class_counts(axes: Any) -> None:
-        names = list(summary["classes"])
-        axes.bar(range(len(names)), [row["boxes"] for row in summary["classes"].values()])
-        axes.set_xticks(range(len(names)), names, rotation=0 if len(names) <= 10 else 90)
-        axes.set_ylabel("boxes")
-
-    def box_sizes(axes: Any) -> None:
-        edges, counts = summary["box_sizes"]["edges"], summary["box_sizes"]["counts"]
-        ticks = [f"{low}-{high}" for low, high in pairwise(edges)] + [f">{edges[-1]}"]
-        axes.bar(range(len(counts)), counts)
-        axes.set_xticks(range(len(counts)), ticks, rotation=45)
-        axes.set_xlabel("square root of the area, pixels")
-        axes.set_ylabel("boxes")
-
-    def anchor_iou(axes: Any) -> None:
-        axes.hist(best.tolist(), bins=[i / 20 for i in range(21)])
-        for name, value in (("background below", bg_iou_thresh), ("foreground from", fg_iou_thresh)):
-            axes.axvline(
-                value, color="black", linestyle=":" if value == bg_iou_thresh else "--", label=f"{name} {value}"
-            )
-        axes.set_xlabel("IoU with the best anchor")
-        axes.set_ylabel("boxes")
-        axes.legend(frameon=False)
-
-    folder.mkdir(parents=True, exist_ok=True)
-    chart("class_counts.png", "Boxes a class", class_counts, min(20.0, max(6.4, 0.25 * len(summary["classes"]))))
-    chart("box_sizes.png", "Box sizes", box_sizes)
-    chart("anchor_iou.png", "How the anchors fit", anchor_iou)
+def _listed(items: list[str], most: int = 10) -> str:
+    return ", ".join(items[:most]) + (", ..." if len(items) > most else "")
 
 
 def _mean(values: list[int]) -> float:

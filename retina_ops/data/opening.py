@@ -1,4 +1,4 @@
-"""`open_dataset`: one entry for every kind of data set."""
+"""`open_dataset` opens any kind of data set."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ def open_dataset(
     categories: Sequence[Category] | None = None,
     on_bad_image: OnBadImage = "error",
 ) -> DetectionDataset:
-    """Open a data set, recognising what it is.
+    """Opens a data set. The path decides its kind:
 
-    - a ``.json`` file: `CocoDetection`, its images in ``images`` or searched beside it
+    - a ``.json`` file: `CocoDetection`, with the images in ``images`` or found near the file
     - a folder with ``Annotations`` and ``ImageSets``: `VocDetection` of ``split``
     - a list ``ImageSets/Main/<split>.txt`` of such a folder: `VocDetection` of that split
     - a folder with ``annotations/<split>.json``, ``annotations/instances_<split>*.json`` or
       ``<split>/_annotations.coco.json``: `CocoDetection`
-    - ``"digits"``, where no such file exists: the built-in `DigitScenes` of ``split``
+    - ``"digits"``, if no such file exists: the built-in `DigitScenes` of ``split``
 
     Args:
         path: see above.
         images: folder of the images of a COCO file.
-        split: which split of a folder or of the built-in data set.
-        categories: ``{"id", "name"}`` in label order, such as those of a trained model; None for the data set's own.
+        split: the split of a folder or of the built-in data set.
+        categories: ``{"id", "name"}`` in label order, such as those of a trained model. None: the data set's own.
         on_bad_image: ``"error"`` or ``"skip"``, see `FileDataset`.
 
     Raises:
-        DataError: ``path`` does not exist or is no data set, or the data set is unusable.
+        DataError: ``path`` does not exist or is not a data set, or the data set cannot be used.
 
     Example:
         >>> dataset = open_dataset("digits", split="test")

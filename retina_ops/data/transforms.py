@@ -1,13 +1,14 @@
-"""Augmentation of images with their boxes: torchvision.transforms.v2, chosen by a plain configuration."""
+"""Augmentation of images and their boxes with torchvision.transforms.v2, from a configuration of plain values."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 from ..errors import needs_extra
+from ..settings import Range, check_settings
 from .dataset import DetectionDataset, Target
 
 with needs_extra("train"):
@@ -17,50 +18,46 @@ with needs_extra("train"):
     from torchvision import tv_tensors
     from torchvision.transforms import v2
 
-IMAGENET_MEAN_PIXEL = (124, 116, 104)  # what padding shows; 0 after the model's normalisation
+IMAGENET_MEAN_PIXEL = (124, 116, 104)  # RGB of padding; the model's normalization makes it 0
 
 
 @dataclass(frozen=True)
 class AugmentationConfig:
-    """How training images are varied. Everything is off at its neutral value; the order is the order of the fields.
+    """Random changes of the training images, applied in the order of the fields.
 
     Attributes:
-        photometric: probability of a random change of brightness, contrast, saturation and hue (SSD).
-        iou_crop: probability of a random crop that keeps a minimum IoU with some object (SSD). Changes the image size.
-        zoom: range of the scale jitter. The image keeps its size: a factor above 1 shows a random part enlarged, one
-            below 1 the whole image on a padded canvas. (1, 1) is off.
-        min_visibility: an object of which the zoom leaves a smaller share of its area than this is not labelled.
-        horizontal_flip: probability.
-        vertical_flip: probability; for images without an up, such as microscope or aerial ones.
-        shortest_sizes: the shorter side is resized to one of these at random, in pixels; () leaves it to the model.
-        max_size: limit of the longer side for ``shortest_sizes``, in pixels.
+        photometric: probability of a change of brightness, contrast, saturation and hue (SSD).
+        iou_crop: probability of a crop that has a minimum IoU with some object (SSD). It changes the image size.
+        zoom: smallest and largest scale factor. A factor above 1 enlarges a random part of the image, a factor below 1
+            places the smaller image on a padded canvas; the image size does not change. (1, 1): no zoom.
+        min_visibility: an object is dropped if the zoom leaves less than this fraction of its area visible.
+        horizontal_flip: probability of a horizontal flip.
+        vertical_flip: probability of a vertical flip, for images without a natural top, such as aerial photographs.
+        shortest_sizes: sizes in pixels, one of which is drawn for the shorter side; if empty, no resizing.
+        max_size: largest size in pixels of the longer side, with ``shortest_sizes``.
     """
 
-    photometric: float = 0.0
-    iou_crop: float = 0.0
+    photometric: Annotated[float, Range(0, 1)] = 0.0
+    iou_crop: Annotated[float, Range(0, 1)] = 0.0
     zoom: tuple[float, float] = (1.0, 1.0)
-    min_visibility: float = 0.25
-    horizontal_flip: float = 0.5
-    vertical_flip: float = 0.0
-    shortest_sizes: tuple[int, ...] = ()
-    max_size: int = 1333
+    min_visibility: Annotated[float, Range(0, 1)] = 0.25
+    horizontal_flip: Annotated[float, Range(0, 1)] = 0.5
+    vertical_flip: Annotated[float, Range(0, 1)] = 0.0
+    shortest_sizes: tuple[Annotated[int, Range(1)], ...] = ()
+    max_size: Annotated[int, Range(1)] = 1333
 
     def __post_init__(self) -> None:
-        for name in ("photometric", "iou_crop", "min_visibility", "horizontal_flip", "vertical_flip"):
-            value = getattr(self, name)
-            if not 0.0 <= value <= 1.0:
-                raise ValueError(f"augmentation: {name} must be between 0 and 1, got {value}")
-        if len(self.zoom) != 2 or not 0.0 < self.zoom[0] <= self.zoom[1]:
-            raise ValueError(f"augmentation: zoom must be a range of positive factors (low, high), got {self.zoom}")
-        if any(size < 1 for size in self.shortest_sizes) or self.max_size < 1:
-            raise ValueError("augmentation: shortest_sizes and max_size must be positive numbers of pixels")
+        check_settings(self, "augmentation")
+        if not 0.0 < self.zoom[0] <= self.zoom[1]:
+            raise ValueError(f"augmentation.zoom must be a range of positive factors (low, high), got {self.zoom}")
 
 
 def build_transforms(config: AugmentationConfig) -> v2.Transform:
-    """The transform of a configuration: takes and returns (tv_tensors.Image, target with tv_tensors.BoundingBoxes).
+    """The transform of a configuration.
 
-    It draws from torch's default generator alone. Boxes cut away or under one pixel are dropped together with their
-    labels, areas and crowd flags. `AugmentedDataset` applies it to a data set:
+    It takes and returns (tv_tensors.Image, target with tv_tensors.BoundingBoxes), and its only source of randomness is
+    torch's default generator. A box that is cut away or has a side under one pixel is dropped, together with its label,
+    area and crowd flag. `AugmentedDataset` applies the transform to a data set:
 
     Example:
         >>> from retina_ops.data.digits import DigitScenes
@@ -87,13 +84,17 @@ def build_transforms(config: AugmentationConfig) -> v2.Transform:
 
 
 class RandomZoom(v2.Transform):
-    """Scale jitter that keeps the image size: enlarge a random part, or shrink the image onto a padded canvas.
+    """Scale jitter that keeps the image size: enlarges a random part, or places the smaller image on a padded canvas.
 
     Args:
-        scale: range of the factor, drawn uniformly in its logarithm.
-        min_visibility: boxes that keep less than this share of their area become empty (for `SanitizeBoundingBoxes`).
+        scale: smallest and largest factor; the logarithm of the factor is uniformly distributed.
+        min_visibility: a box of which less than this fraction of the area stays visible becomes empty, so that
+            `SanitizeBoundingBoxes` removes it.
         fill: RGB of the padding, 0..255.
     """
+
+    # ScaleJitter with RandomCrop would give all images one size, keep boxes that are hardly visible, and resize the
+    # whole image before it crops.
 
     def __init__(
         self,
@@ -108,13 +109,12 @@ class RandomZoom(v2.Transform):
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
         height, width = v2.functional.get_size(next(x for x in flat_inputs if isinstance(x, tv_tensors.Image)))
         low, high = (math.log(bound) for bound in self.scale)
-        along, down, across = torch.rand(3).tolist()
-        factor = math.exp(low + (high - low) * along)
-        if factor >= 1:  # the window of the image that fills the canvas
-            h, w = max(1, round(height / factor)), max(1, round(width / factor))
-        else:  # the window of the canvas that the image fills
-            h, w = max(1, round(height * factor)), max(1, round(width * factor))
-        top, left = round(down * (height - h)), round(across * (width - w))
+        random_scale, random_top, random_left = torch.rand(3).tolist()
+        factor = math.exp(low + (high - low) * random_scale)
+        # Enlarging: the window of the image that fills the canvas. Shrinking: the window of the canvas for the image.
+        ratio = min(factor, 1 / factor)
+        h, w = max(1, round(height * ratio)), max(1, round(width * ratio))
+        top, left = round(random_top * (height - h)), round(random_left * (width - w))
         return {"enlarge": factor >= 1, "canvas": (height, width), "window": (top, left, h, w)}
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
@@ -136,23 +136,22 @@ class RandomZoom(v2.Transform):
         else:
             moved = plain * plain.new_tensor([w / width, h / height, w / width, h / height]) + offset
         limit = moved.new_tensor([width, height, width, height])
-        visible = torch.minimum(moved.clamp_min(0), limit)
-        hidden = _areas(visible) < self.min_visibility * _areas(moved)
-        visible = torch.where(hidden[:, None], 0.0, visible)
-        return tv_tensors.wrap(visible, like=boxes)
+        clipped = torch.minimum(moved.clamp_min(0), limit)
+        is_hidden = _areas(clipped) < self.min_visibility * _areas(moved)
+        return tv_tensors.wrap(torch.where(is_hidden[:, None], 0.0, clipped), like=boxes)
 
 
 class AugmentedDataset(DetectionDataset):
-    """A data set seen through a transform, reproducibly: item i of an epoch depends on (seed, epoch, i) alone.
+    """A data set with a random transform. Item i of an epoch depends only on the seed, the epoch and i.
 
-    So the images do not depend on the number of worker processes, nor on the order in which they are asked for, and
-    a resumed run sees what it would have seen. Call `set_epoch` before each epoch's iteration; worker processes that
-    live on see it, because the epoch is in shared memory. Items are plain tensors.
+    Therefore items do not depend on the number of worker processes or on the order in which they are read, and a
+    resumed run reads the same items as an uninterrupted one. Call `set_epoch` before each epoch. Worker processes see
+    the new epoch, because it is in shared memory. Items are plain tensors.
 
     Args:
         dataset: the data set to augment.
-        transforms: from `build_transforms`, or any v2 transform over (image, target).
-        seed: non-negative.
+        transforms: a transform from `build_transforms`, or any v2 transform of (image, target).
+        seed: a non-negative integer.
     """
 
     def __init__(self, dataset: DetectionDataset, transforms: Callable[..., Any], seed: int = 0) -> None:
@@ -161,11 +160,8 @@ class AugmentedDataset(DetectionDataset):
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch, also of the data set underneath where it has epochs."""
+        """Sets the epoch, on which the random changes depend."""
         self._epoch.fill_(epoch)
-        below = getattr(self.dataset, "set_epoch", None)
-        if below is not None:
-            below(epoch)
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -177,7 +173,7 @@ class AugmentedDataset(DetectionDataset):
         target["boxes"] = tv_tensors.BoundingBoxes(target["boxes"], format="XYXY", canvas_size=size)  # type: ignore[call-overload]
         state = torch.get_rng_state()
         try:
-            # default_generator, not torch.manual_seed: that would reseed the GPUs as well.
+            # torch.manual_seed would also set the seed of the GPUs.
             torch.default_generator.manual_seed(mix_seed(self.seed, int(self._epoch), index))
             image, target = self.transforms(tv_tensors.Image(image), target)
         finally:
@@ -186,7 +182,7 @@ class AugmentedDataset(DetectionDataset):
         return image.as_subclass(Tensor).contiguous(), target
 
     def load_image(self, index: int) -> Tensor:
-        """The image as augmented."""
+        """The augmented image."""
         return self[index][0]
 
     def image_size(self, index: int) -> tuple[int, int]:
@@ -200,12 +196,12 @@ class AugmentedDataset(DetectionDataset):
         return self.dataset.file_name(index)
 
     def target(self, index: int) -> Target:
-        """The target as augmented."""
+        """The target of the augmented image."""
         return self[index][1]
 
 
 def mix_seed(*parts: int) -> int:
-    """One seed in [0, 2^63) from several non-negative integers, without collisions in practice."""
+    """A seed in [0, 2^63) from non-negative integers. Different integers practically always give different seeds."""
     return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 

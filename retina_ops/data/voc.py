@@ -21,22 +21,23 @@ VOC_NAMES = [
 
 
 class VocDetection(FileDataset):
-    """A split of a Pascal VOC folder; see `DetectionDataset` for what an item is.
+    """A split of a Pascal VOC folder. `DetectionDataset` describes the items.
 
-    Image ids are 1, 2, ... in the order of the split's list, and ``area`` is the box's. VOC counts pixels from 1 and
-    includes the last one: the box (xmin, ymin, xmax, ymax) becomes (xmin - 1, ymin - 1, xmax, ymax).
+    Image ids are 1, 2, ... in the order of the split's list; ``area`` is the area of the box. VOC counts pixels from 1
+    and includes the last pixel: the box (xmin, ymin, xmax, ymax) becomes (xmin - 1, ymin - 1, xmax, ymax).
 
     Args:
-        folder: the folder that holds ``Annotations``, ``ImageSets`` and ``JPEGImages`` (such as ``VOC2012``).
+        folder: the folder with ``Annotations``, ``ImageSets`` and ``JPEGImages``, such as ``VOC2012``.
         split: the name of a list in ``ImageSets/Main``.
-        categories: ``{"id", "name"}`` in label order, such as those of a trained model. None: VOC's twenty where the
-            folder names no others, else every name in the folder's annotations, sorted, with ids from 1.
-        difficult: what an object marked difficult becomes: ``"ignore"`` (iscrowd 1), ``"keep"`` or ``"drop"``.
-        one_based: False for tools that write VOC files counting from 0.
+        categories: ``{"id", "name"}`` in label order, such as those of a trained model. None: the twenty categories of
+            VOC if the annotations have no others; otherwise all names in the annotations, sorted, with ids from 1.
+        difficult: treatment of objects that are marked difficult: ``"ignore"`` (iscrowd 1), ``"keep"`` or ``"drop"``.
+        one_based: False for files of tools that count pixels from 0.
         on_bad_image: ``"error"`` or ``"skip"``, see `FileDataset`.
 
     Raises:
-        DataError: a missing folder, list, annotation or image, malformed XML, an unknown category, an empty split.
+        DataError: a folder, list, annotation or image is missing; the XML is malformed; a category is unknown; or the
+            split is empty.
     """
 
     def __init__(
@@ -61,14 +62,14 @@ class VocDetection(FileDataset):
             tree = _parse(file)
             records.append(_image_record(folder, file, tree, index + 1, stem, on_bad_image))
             for element in tree.iter("object"):
-                hard = (element.findtext("difficult") or "0").strip() == "1"
-                if hard and difficult == "drop":
+                is_difficult = (element.findtext("difficult") or "0").strip() == "1"
+                if is_difficult and difficult == "drop":
                     continue
                 name = _object_name(file, element)
                 if name not in labels:
                     raise DataError(file, f"unknown category {name!r}, expected one of {', '.join(labels)}")
                 box = _box(file, name, element, 1.0 if one_based else 0.0)
-                rows.append((index, box, labels[name], box[2] * box[3], int(hard and difficult == "ignore")))
+                rows.append((index, box, labels[name], box[2] * box[3], int(is_difficult and difficult == "ignore")))
         name = f"{folder} ({split})"
         super().__init__(name, records, AnnotationColumns.from_rows(rows), chosen, on_bad_image)
         self.folder, self.split = folder, split
@@ -80,7 +81,7 @@ def is_voc_folder(folder: str | Path) -> bool:
 
 
 def read_split(folder: Path, split: str) -> list[str]:
-    """The names that ``ImageSets/Main/<split>.txt`` lists; raises DataError."""
+    """The image names in ``ImageSets/Main/<split>.txt``. Raises DataError if there are none."""
     file = folder / "ImageSets" / "Main" / f"{split}.txt"
     if not file.is_file():
         lists = sorted(entry.stem for entry in file.parent.glob("*.txt")) if file.parent.is_dir() else []
@@ -92,7 +93,7 @@ def read_split(folder: Path, split: str) -> list[str]:
 
 
 def voc_categories(folder: Path) -> list[Category]:
-    """Categories of every annotation in the folder, whatever its split, so that labels agree between splits."""
+    """The categories of all annotations in the folder, so that all splits have the same labels."""
     names: set[str] = set()
     for file in sorted((folder / "Annotations").glob("*.xml")):
         names.update(_object_name(file, element) for element in _parse(file).iter("object"))
@@ -135,7 +136,7 @@ def _object_name(file: Path, element: ElementTree.Element) -> str:
 
 
 def _box(file: Path, name: str, element: ElementTree.Element, origin: float) -> tuple[float, float, float, float]:
-    """(x, y, w, h) from 0; the upper corner includes its pixel where counting starts at 1."""
+    """(x, y, w, h), counted from 0; ``origin`` is the number that the file gives to the first pixel."""
     try:
         x1, y1, x2, y2 = (float(element.findtext(f"bndbox/{key}") or "") for key in ("xmin", "ymin", "xmax", "ymax"))
     except ValueError:

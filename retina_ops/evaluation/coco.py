@@ -2,8 +2,8 @@
 
 AP averages precision over 101 recall points, IoU thresholds 0.50 to 0.95 in steps of 0.05, and the classes that have
 ground truth. Small, medium and large split at areas of 32^2 and 96^2 pixels, by the published ``area``. Crowd regions
-take any number of detections without making them right or wrong. Where COCO's tools print -1 (no ground truth of that
-kind) the metrics hold None, which is ``null`` in JSON.
+match any number of detections, which then count neither as right nor as wrong. Where COCO's tools print -1 (no ground
+truth of that kind) the metrics hold None, which is ``null`` in JSON.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..coco_format import Json
 from ..errors import DataError, needs_extra
-from .detections import Json, load_detections, load_ground_truth
+from .detections import load_detections, load_ground_truth
 
 with needs_extra("train"):
     import numpy as np
@@ -88,8 +89,8 @@ def evaluate(
     run = COCOeval_faster(reference, reference.loadRes(found), iouType="bbox", print_function=_silent)
     run.evaluate()
     run.accumulate()
-    precision = np.asarray(run.eval["precision"])  # [IoU, recall, class, area, detections an image]
-    recall = np.asarray(run.eval["recall"])  # [IoU, class, area, detections an image]
+    precision = np.asarray(run.eval["precision"])  # [IoU, recall, class, area, detections per image]
+    recall = np.asarray(run.eval["recall"])  # [IoU, class, area, detections per image]
     scores = np.asarray(run.eval["scores"]).reshape(precision.shape)
     metrics = _average_precision(precision[..., -1]) | _average_recall(recall)
     names = _unique_names(truth["categories"])
@@ -126,7 +127,7 @@ def _average_precision(precision: np.ndarray) -> Metrics:
 
 
 def _average_recall(recall: np.ndarray) -> Metrics:
-    """From [IoU, class, area, detections an image]."""
+    """From [IoU, class, area, detections per image]."""
     return {
         "AR1": _mean(recall[:, :, _ALL, 0]),
         "AR10": _mean(recall[:, :, _ALL, 1]),

@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..coco_format import Json
 from ..data.dataset import DetectionDataset
 from ..data.export import ground_truth_of
 from ..errors import needs_extra
 from .coco import Evaluation, Metrics, evaluate
-from .detections import Json, coco_detections, load_ground_truth
+from .detections import coco_detections, load_ground_truth
 
 with needs_extra("train"):
     import torch.distributed as dist
@@ -20,14 +21,14 @@ with needs_extra("train"):
 class CocoEvaluator:
     """COCO metrics of a model's predictions on a data set.
 
-    Under `torch.distributed` each process updates with its share; `compute` gathers them, counts an image that
-    several processes saw once, and returns the same metrics on all.
+    Under `torch.distributed` each process updates with its share; `compute` gathers all shares, counts an image once
+    even if several processes saw it, and returns the same metrics on every process.
 
     Args:
         ground_truth: a data set of this package, or a COCO JSON file or dict.
         category_ids: the original id of each label. None: the data set's, or ascending ids of the ground truth.
-        seen_only: evaluate only the images given to `update`; otherwise an image that was never given counts as one
-            without detections.
+        seen_only: evaluate only the images given to `update`; otherwise an image that was never given counts as an
+            image without detections.
 
     Example:
         >>> from retina_ops.data.digits import DigitScenes
@@ -83,7 +84,7 @@ class CocoEvaluator:
         if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
             shares: list[Any] = [None] * dist.get_world_size()
             dist.all_gather_object(shares, self._found)
-            for share in reversed(shares):  # the lowest rank's wins, on every rank
+            for share in reversed(shares):  # the lowest rank takes precedence, on every rank
                 self._found.update(share)
         seen = list(self._found) if self.seen_only else None
         self.evaluation = evaluate(self.ground_truth, self.detections, image_ids=seen)

@@ -1,4 +1,4 @@
-"""A model over a data set: detections for the evaluator, shared among processes."""
+"""Detections of a model on a data set, on one process or several."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from contextlib import AbstractContextManager, nullcontext
 from ..data.dataset import DetectionDataset
 from ..data.loading import detection_loader, shard_indices
 from ..errors import needs_extra
+from ..inference import detect_batches
 from .evaluator import CocoEvaluator
 
 with needs_extra("train"):
-    import torch
     from torch import nn
 
 
@@ -33,24 +33,18 @@ def detect_dataset(
         dataset: with the model's categories.
         batch_size: images that pass through the model together.
         workers: processes that load images.
-        rank, world_size: this process and the number of processes: each takes a share of the images.
+        rank, world_size: this process and the number of processes; each evaluates its share of the images.
         context: entered around each forward pass, such as an autocast.
         progress: called with (images done, images in all) of this process.
     """
     evaluator = CocoEvaluator(dataset)
-    mine = shard_indices(len(dataset), rank, world_size)
-    batches = [mine[start : start + batch_size] for start in range(0, len(mine), batch_size)]
-    device = next(model.parameters()).device
-    was_training = model.training
-    model.eval()
+    share = shard_indices(len(dataset), rank, world_size)
+    batches = [share[start : start + batch_size] for start in range(0, len(share), batch_size)]
     done = 0
-    try:
-        for images, targets in detection_loader(dataset, batches, workers=workers):
-            with torch.inference_mode(), context():
-                evaluator.update(targets, model([image.to(device, non_blocking=True) for image in images]))
-            done += len(images)
-            if progress is not None:
-                progress(done, len(mine))
-    finally:
-        model.train(was_training)
+    loader = detection_loader(dataset, batches, workers=workers)
+    for images, targets, found in detect_batches(model, loader, context=context):
+        evaluator.update(targets, found)
+        done += len(images)
+        if progress is not None:
+            progress(done, len(share))
     return evaluator

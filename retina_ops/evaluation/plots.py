@@ -6,19 +6,20 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ..errors import needs_extra
+from ..files import atomic_write
 from .coco import PrecisionRecall
 
-_NAMED = 12  # with more classes only the mean is named
+_NAMED = 12  # with more classes only the mean has a label
 
 
 def plot_precision_recall(
     curves: Mapping[str, PrecisionRecall], path: str | Path, *, title: str = "Precision and recall at IoU 0.5"
 ) -> Path:
-    """Draw precision over recall, a line a class and a black one for their mean.
+    """Draw precision over recall, one line per class and a black line for their mean.
 
     Args:
-        curves: ``Evaluation.precision_recall``. Without any, the axes stay empty.
-        path: the PNG to write; folders are made where missing.
+        curves: ``Evaluation.precision_recall``. The axes stay empty if there are none.
+        path: the PNG to write; missing folders are created.
         title: above the axes.
 
     Returns:
@@ -45,7 +46,6 @@ def plot_precision_recall(
     axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="recall", ylabel="precision", title=title)
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120, format="png")
-    return path
+    with atomic_write(path) as temporary:
+        figure.savefig(temporary, dpi=120, format="png")
+    return Path(path)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from ..inference import predict_files
 from .anchors import AnchorCache, default_anchor_generator
-from .builders import (
+from .architectures import (
+    build_model,
     retinanet_resnet18_fpn,
     retinanet_resnet34_fpn,
     retinanet_resnet50_fpn,
@@ -11,12 +13,10 @@ from .builders import (
     retinanet_resnet101_fpn,
     retinanet_small_fpn,
 )
-from .building import build_model
 from .config import ModelConfig
 from .head import RetinaNetHead
 from .loss import LossOptions, retinanet_losses
 from .postprocess import PostprocessOptions, detections_of
-from .prediction import predict_files
 from .retinanet import RetinaNet
 from .weights import TransferReport, load_model, save_model, transfer_weights
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from ..anchor_cache import AnchorCache
 from ..errors import needs_extra
+from ..resizing import resized_size
 
 with needs_extra("models"):
     import torch
@@ -20,11 +21,11 @@ def default_anchor_generator(
     scales: Sequence[float] = (1.0, 2 ** (1 / 3), 2 ** (2 / 3)),
     aspect_ratios: Sequence[float] = (0.5, 1.0, 2.0),
 ) -> AnchorGenerator:
-    """Anchors of Lin et al. 2017, section 4: three scales by three shapes at every cell of each level.
+    """Anchors of Lin et al. 2017, section 4: three scales and three aspect ratios per cell of each level.
 
     Args:
-        base_sizes: side of the smallest anchor of each level, pixels of the resized image.
-        scales: factors of it; sides are cut to whole pixels, as torchvision's.
+        base_sizes: side of the smallest anchor of each level, in pixels of the resized image.
+        scales: factors of the base size; the products are rounded down to whole pixels, as in torchvision.
         aspect_ratios: height over width.
     """
     sizes = tuple(tuple(int(base * scale) for scale in scales) for base in base_sizes)
@@ -46,8 +47,7 @@ def anchors_of_image(
         ``[A, 4]`` (x1, y1, x2, y2), float32.
     """
     height, width = image_size
-    scale = min(min_size / min(height, width), max_size / max(height, width))
-    resized = (max(1, int(height * scale)), max(1, int(width * scale)))
+    resized = resized_size(height, width, min_size, max_size)
     padded = tuple(-(-side // divisor) * divisor for side in resized)
     strides = [8 * 2**level for level in range(len(generator.sizes))]
     maps = [torch.empty(1, 1, *(-(-side // stride) for side in padded)) for stride in strides]

@@ -37,12 +37,12 @@ def resnet_fpn(
 
     Args:
         name: ``"resnet18"``, ``"resnet34"``, ``"resnet50"`` or ``"resnet101"``.
-        norm: ``"batch"``, ``"frozen_batch"`` (statistics that do not change) or ``"group"`` (for training from
+        norm: ``"batch"``, ``"frozen_batch"`` (with fixed statistics) or ``"group"`` (for training from
             scratch with small batches).
         weights: a torchvision weights enum or its name, for the body.
-        trainable_layers: stages that are trained, from the last one back, 0 to 5.
+        trainable_layers: number of stages that are trained, counted from the last one, 0 to 5.
         p6_from: P6 is a convolution of ``"p5"`` or of ``"c5"``, the body's last map.
-        channels: of every level.
+        channels: channels of every level.
         progress: show the download of the weights.
     """
     body = torchvision.models.get_model(name, weights=weights, progress=progress, norm_layer=_norm(norm))
@@ -60,7 +60,7 @@ class ResidualBlock(nn.Module):
         self.norm2 = norm(outputs)
         self.relu = nn.ReLU(inplace=True)
         self.shortcut = nn.Identity() if stride == 1 else nn.Conv2d(inputs, outputs, 2, 2, bias=False)
-        nn.init.zeros_(cast(Tensor, self.norm2.weight))  # a block starts as its shortcut
+        nn.init.zeros_(cast(Tensor, self.norm2.weight))  # a new block equals its shortcut
 
     def forward(self, x: Tensor) -> Tensor:
         inner = self.relu(self.norm1(self.conv1(x)))
@@ -68,7 +68,10 @@ class ResidualBlock(nn.Module):
 
 
 class SmallBody(nn.Module):
-    """A body of 1.4 million weights at 64 channels: stride 4 at once, then four stages that double the channels."""
+    """A body of 1.4 million weights at 64 channels.
+
+    A convolution of stride 4 is followed by four stages with 1, 2, 4 and 4 times the width.
+    """
 
     def __init__(self, width: int, norm: Callable[..., nn.Module], blocks: tuple[int, ...] = (1, 1, 1, 1)) -> None:
         super().__init__()
@@ -95,9 +98,9 @@ def small_fpn(
 
     Args:
         norm: as for `resnet_fpn`.
-        width: channels of the first stage; later ones have up to four times as many.
+        width: channels of the first stage; later stages have up to four times as many.
         trainable_layers: as for `resnet_fpn`.
-        channels: of every level.
+        channels: channels of every level.
     """
     body = SmallBody(width, _norm(norm))
     return _with_fpn(body, body.inplanes, trainable_layers, "p5", channels, first=body.inplanes // 2)
@@ -123,7 +126,7 @@ def _with_fpn(
 
 
 def freeze_stages(body: nn.Module, trainable_layers: int) -> None:
-    """Leaves gradients to the last ``trainable_layers`` stages of a body; 5 trains all of it."""
+    """Freezes all stages of a body except the last ``trainable_layers``; 5 trains the whole body."""
     if not 0 <= trainable_layers <= 5:
         raise ValueError(f"trainable_layers must be 0 to 5, got {trainable_layers}")
     if trainable_layers == 5:

@@ -1,4 +1,4 @@
-"""`ModelConfig`: everything that `building.build_model` needs to build a model again, as plain values."""
+"""`ModelConfig`: plain values from which `build_model` builds a model."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ class ModelConfig:
         weights_backbone: torchvision's name of pretrained weights of the body, such as IMAGENET1K_V1; empty: none.
         trainable_backbone_layers: stages of the body that are trained, 0 to 5, from the last one back.
         fpn_channels: channels of every level.
-        head_depth: convolutions of a subnet before its last.
+        head_depth: convolutions of a subnet before the predicting one.
         head_norm: GroupNorm in the subnets.
         base_sizes: side of the smallest anchor of each level P3 to P7, in pixels of the scaled image.
         aspect_ratios: height over width of the anchors.
         loss: see `LossOptions`.
-        score_thresh: scores at most this are dropped.
+        score_thresh: detections with this score or a lower one are dropped.
         nms_thresh: IoU above which a detection suppresses another of its class.
-        detections_per_img: at most so many an image.
-        topk_candidates: at most so many a level before NMS.
+        detections_per_img: largest number of detections per image.
+        topk_candidates: largest number of candidates per level before NMS.
     """
 
     architecture: str = "retinanet_resnet50_fpn"

@@ -41,23 +41,23 @@ class Subnet(nn.Module):
         return cast(nn.Conv2d, getattr(self, self.predictor_name))
 
     def forward(self, features: list[Tensor]) -> list[Tensor]:
-        """Values of each level, ``[B, anchors * outputs, H, W]``, as the last convolution leaves them."""
+        """Values of each level, ``[B, anchors * outputs, H, W]``, in the memory format of the last convolution."""
         return [self.predictor(self.conv(level)) for level in features]
 
 
 class RetinaNetHead(nn.Module):
     """Both subnets. State-dict names as in torchvision's head of the same name.
 
-    Unlike that head it gives the maps of each level, which the fused loss and post-processing read where they lie;
-    `retina_ops.reference.head_outputs.by_anchor` makes ``[B, anchors, K]`` and ``[B, anchors, 4]`` of them.
+    Unlike torchvision's head it returns the maps of each level, which the fused loss and post-processing read without a
+    copy. `retina_ops.reference.head_outputs.by_anchor` converts them to ``[B, anchors, K]`` and ``[B, anchors, 4]``.
 
     Args:
         in_channels: channels of the feature maps.
-        num_anchors: anchors a cell.
+        num_anchors: anchors per cell.
         num_classes: K.
         norm: layer after each convolution, called with the channels; None for none.
-        depth: convolutions of a subnet before its last.
-        prior: probability that the classifier starts from, Lin et al. 2017, section 4.1.
+        depth: convolutions of a subnet before the predicting one.
+        prior: initial score of every anchor and class, Lin et al. 2017, section 4.1.
     """
 
     def __init__(
@@ -94,5 +94,5 @@ def _rename_old_weights(module: nn.Module, state_dict: dict[str, Any], prefix: s
 
 
 def group_norm(channels: int) -> nn.Module:
-    """GroupNorm of 32 groups, or of 16 channels a group where there are fewer than 512."""
+    """GroupNorm with 32 groups; below 256 channels with 16 channels per group."""
     return nn.GroupNorm(min(32, max(1, channels // 16)) if channels < 256 else 32, channels)

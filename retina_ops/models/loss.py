@@ -1,4 +1,4 @@
-"""What the loss is made of, and the fused loss with these options."""
+"""Options of the loss, and the fused loss with these options."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ NORMALIZATIONS = ("image", "batch", "ema")
 @renamed_fields(**MATCHING, box_weight="box_loss_weight")
 @dataclass(frozen=True)
 class LossOptions:
-    """What the loss is made of.
+    """Options of the loss.
 
     Attributes:
         fg_iou_thresh: IoU from which an anchor is foreground.
         bg_iou_thresh: IoU under which it is background; between the two it is ignored.
         alpha: weight of a positive in the focal loss; a negative has 1 - alpha.
-        gamma: exponent of the focal loss: how much easy anchors are weighted down.
+        gamma: exponent of the focal loss: larger values reduce the weight of easy anchors further.
         box_loss: one of ``BOX_LOSSES``.
-        smooth_l1_beta: where ``smooth_l1`` turns from square to linear, in units of the deltas.
+        smooth_l1_beta: where ``smooth_l1`` changes from quadratic to linear, in units of the deltas.
         box_loss_weight: factor of the box loss.
         normalization: ``"image"``: each image's sum over its foreground anchors, the mean over images, as
             torchvision's. ``"batch"``: the sum over all foreground anchors of the batch and of all processes.
@@ -95,21 +95,22 @@ def retinanet_losses(
 
 
 def _split_crowds(targets: Sequence[dict[str, Any]]) -> tuple[list[Tensor], list[Tensor] | None]:
-    """The boxes of objects and of crowds, or None for no crowds.
+    """Object boxes and crowd boxes per image; None for the second where there are no crowds.
 
-    A box of the other kind is left in its place without area, so that it overlaps nothing: to take it out would make
-    the host wait for the device, and a compiled graph break.
+    Each list keeps all rows and sets boxes of the other kind to zero, so that they overlap nothing. Removing rows would
+    make the host wait for the device and would break a compiled graph.
     """
     boxes = [target["boxes"] for target in targets]
     crowds = [target.get("iscrowd") for target in targets]
     if all(crowd is None for crowd in crowds):
         return boxes, None
-    can_look = boxes[0].device.type == "cpu" and not torch.compiler.is_compiling()
-    if can_look and not any(crowd is not None and bool((crowd != 0).any()) for crowd in crowds):
+    can_read = boxes[0].device.type == "cpu" and not torch.compiler.is_compiling()
+    if can_read and not any(crowd is not None and bool((crowd != 0).any()) for crowd in crowds):
         return boxes, None  # matching is faster without regions
     is_crowd = [
-        torch.zeros_like(its[:, 0], dtype=torch.bool) if crowd is None else crowd.to(its.device) != 0
-        for its, crowd in zip(boxes, crowds, strict=True)
+        torch.zeros_like(image_boxes[:, 0], dtype=torch.bool) if crowd is None else crowd.to(image_boxes.device) != 0
+        for image_boxes, crowd in zip(boxes, crowds, strict=True)
     ]
-    objects = [its.masked_fill(crowd[:, None], 0) for its, crowd in zip(boxes, is_crowd, strict=True)]
-    return objects, [its.masked_fill(~crowd[:, None], 0) for its, crowd in zip(boxes, is_crowd, strict=True)]
+    objects = [image_boxes.masked_fill(crowd[:, None], 0) for image_boxes, crowd in zip(boxes, is_crowd, strict=True)]
+    regions = [image_boxes.masked_fill(~crowd[:, None], 0) for image_boxes, crowd in zip(boxes, is_crowd, strict=True)]
+    return objects, regions

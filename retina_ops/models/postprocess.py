@@ -19,10 +19,10 @@ class PostprocessOptions:
     """Which detections are kept.
 
     Attributes:
-        score_thresh: scores at most this are dropped.
+        score_thresh: detections with this score or a lower one are dropped.
         nms_thresh: IoU above which a detection of the same class suppresses another.
-        detections_per_img: at most so many an image; None for all.
-        topk_candidates: at most so many a level before NMS.
+        detections_per_img: largest number of detections per image; None for all.
+        topk_candidates: largest number of candidates per level before NMS.
     """
 
     score_thresh: float = 0.05

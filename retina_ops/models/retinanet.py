@@ -8,6 +8,8 @@ from typing import Any, cast
 
 from .. import EmaNormalizer
 from ..errors import needs_extra
+from ..inference import predict_files
+from ..resizing import RESIZED_TO, resized_size
 from .anchors import AnchorCache, default_anchor_generator
 from .config import ModelConfig
 from .head import RetinaNetHead
@@ -17,19 +19,29 @@ from .postprocess import PostprocessOptions, detections_of
 with needs_extra("models"):
     import torch
     from torch import Tensor, nn
+    from torch.nn.functional import interpolate
     from torchvision.models.detection.anchor_utils import AnchorGenerator
-    from torchvision.models.detection.transform import GeneralizedRCNNTransform
+    from torchvision.models.detection.transform import GeneralizedRCNNTransform, resize_boxes
 
 Target = dict[str, Any]
 
 
 class Resize(GeneralizedRCNNTransform):
-    """torchvision's transform; images that already have the wanted size are not interpolated."""
+    """torchvision's transform. An image that has the wanted size is not interpolated again, and no side becomes 0."""
 
     def resize(self, image: Tensor, target: Target | None = None) -> tuple[Tensor, Target | None]:
-        sides = sorted(image.shape[-2:])
-        if len(self.min_size) == 1 and sides[0] == self.min_size[0] and sides[1] <= self.max_size:
+        height, width = image.shape[-2:]
+        if target is not None and target.pop(RESIZED_TO, None) == (height, width):
             return image, target
+        if len(self.min_size) == 1:
+            wanted = resized_size(height, width, self.min_size[0], self.max_size)
+            if wanted == (height, width):
+                return image, target
+            if 1 in wanted:  # torchvision may round this side to 0
+                image = interpolate(image[None], wanted, mode="bilinear", align_corners=False)[0]
+                if target is not None:
+                    target["boxes"] = resize_boxes(target["boxes"], [height, width], list(wanted))
+                return image, target
         resized: tuple[Tensor, Target | None] = super().resize(image, target)
         return resized
 
@@ -44,12 +56,12 @@ class RetinaNet(nn.Module):
         num_classes: K; labels are 0..K-1, there is no background class. (torchvision's weights have 91 for COCO.)
         min_size, max_size: images are scaled to this shorter side, unless the longer one would exceed ``max_size``.
         image_mean, image_std: of the pixels in 0..1; default ImageNet's.
-        anchor_generator: default three scales by three shapes a cell, 32 to 512 pixels.
+        anchor_generator: default three scales and three aspect ratios per cell, 32 to 512 pixels.
         head: default `RetinaNetHead`.
         score_thresh, nms_thresh, detections_per_img, topk_candidates: see `PostprocessOptions`.
         fg_iou_thresh, bg_iou_thresh: see `LossOptions`.
         loss: all options of the loss; overrides the two thresholds.
-        categories: ``{"id": int, "name": str}`` for each label: what annotations call it.
+        categories: ``{"id": int, "name": str}`` for each label: id and name in the annotations.
         **kwargs: passed to torchvision's ``GeneralizedRCNNTransform``.
 
     Example:
@@ -105,12 +117,12 @@ class RetinaNet(nn.Module):
         )
         if len(self.categories) != num_classes:
             raise ValueError(f"categories must be {num_classes}, one for each class, got {len(self.categories)}")
-        self.config: ModelConfig | None = None  # how `build_model` made it
+        self.config: ModelConfig | None = None  # set by `build_model`
         self._anchor_cache = AnchorCache()
 
     @property
     def loss_options(self) -> LossOptions:
-        """What the loss is made of; may be set at any time."""
+        """Options of the loss; may be set at any time."""
         return self._loss_options
 
     @loss_options.setter
@@ -156,7 +168,7 @@ class RetinaNet(nn.Module):
         return detections
 
     def _is_channels_last(self) -> bool:
-        """Were the weights moved to channels-last? Told by the first convolution of more than one tap and channel."""
+        """Whether the weights are channels-last, judged by the first convolution with several taps and channels."""
         for parameter in self.parameters():
             if parameter.dim() == 4 and parameter.shape[1] > 1 and parameter.shape[-1] > 1:
                 return parameter.is_contiguous(memory_format=torch.channels_last)
@@ -170,9 +182,7 @@ class RetinaNet(nn.Module):
         classes: Sequence[str] | None = None,
         batch_size: int = 4,
     ) -> list[dict[str, Any]]:
-        """Detections in image files; see `retina_ops.models.prediction.predict_files`."""
-        from .prediction import predict_files
-
+        """Detections in image files; see `retina_ops.inference.predict_files`."""
         return list(predict_files(self, paths, threshold=threshold, classes=classes, batch_size=batch_size))
 
 
@@ -180,7 +190,7 @@ def _check_targets(targets: Sequence[Target] | None, images: int) -> None:
     if targets is None:
         raise ValueError("targets must be given in training mode")
     if len(targets) != images:
-        raise ValueError(f"one target an image: got {len(targets)} for {images} images")
+        raise ValueError(f"there must be one target per image, got {len(targets)} for {images} images")
     for index, target in enumerate(targets):
         boxes = target["boxes"]
         if boxes.dim() != 2 or boxes.shape[-1] != 4:
@@ -192,11 +202,11 @@ def _check_targets(targets: Sequence[Target] | None, images: int) -> None:
 
 
 def _check_sides(boxes: list[Tensor]) -> None:
-    """Waits for the device once; compiled never, and the error is then a RuntimeError."""
-    good = torch.stack([(its[:, 2:] > its[:, :2]).all() for its in boxes]).all()
+    """Waits for the device once. A compiled model does not wait, and raises RuntimeError."""
+    good = torch.stack([(image_boxes[:, 2:] > image_boxes[:, :2]).all() for image_boxes in boxes]).all()
     if torch.compiler.is_compiling():
         torch._assert_async(good, "boxes must have positive width and height")
     elif not bool(good):
-        for index, its in enumerate(boxes):
-            for bad in its[(its[:, 2:] <= its[:, :2]).any(dim=1)].tolist():
+        for index, image_boxes in enumerate(boxes):
+            for bad in image_boxes[(image_boxes[:, 2:] <= image_boxes[:, :2]).any(dim=1)].tolist():
                 raise ValueError(f"boxes must have positive width and height; target {index} has {bad}")

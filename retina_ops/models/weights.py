@@ -1,16 +1,15 @@
-"""Models as files: ``model.safetensors`` and, beside it, ``config.json`` that says how to build them again."""
+"""Models as files: ``model.safetensors`` with the weights and ``config.json`` with what `build_model` needs."""
 
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..errors import DataError, needs_extra
-from ..files import read_json, write_json
-from .building import build_model
+from ..files import atomic_write, read_json, write_json
+from .architectures import build_model
 from .config import ModelConfig
 from .retinanet import RetinaNet
 
@@ -21,28 +20,26 @@ with needs_extra("models"):
     from torch import Tensor
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
-_AVERAGE = "loss_normalizer.average"  # a model has it with the normalization "ema" alone
+_AVERAGE = "loss_normalizer.average"  # present only with the normalization "ema"
 
 
 def save_model(model: RetinaNet, directory: str | Path, extra: dict[str, Any] | None = None) -> Path:
-    """Writes a model that `build_model` made; each file whole or not at all.
+    """Writes a model that `build_model` built. Each file is written completely or not at all.
 
     Args:
         model: with its ``config`` and ``categories``.
-        directory: created where it is missing.
+        directory: created if it is missing.
         extra: further plain values for ``config.json``, such as metrics.
 
     Returns:
         The path of the weights.
     """
     if model.config is None:
-        raise ValueError("only a model that build_model made can be saved: its config says how to build it again")
+        raise ValueError("only a model from build_model can be saved: its config is needed to build it again")
     directory = Path(directory)
-    directory.mkdir(parents=True, exist_ok=True)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    temporary = directory / f"{WEIGHTS}.{os.getpid()}.tmp"
-    save_file(tensors, temporary, metadata={"format": "pt"})
-    os.replace(temporary, directory / WEIGHTS)
+    with atomic_write(directory / WEIGHTS, durable=True) as temporary:
+        save_file(tensors, temporary, metadata={"format": "pt"})
     described = {"model": model.config.to_dict(), "categories": model.categories, **(extra or {})}
     write_json(directory / CONFIG, described, indent=2)
     return directory / WEIGHTS
@@ -67,14 +64,14 @@ def load_model(path: str | Path, device: str | torch.device = "cpu") -> RetinaNe
     tensors = _read_tensors(weights)
     problem = _misfit(model.state_dict(), tensors)
     if problem:
-        raise DataError(weights, f"weights of another architecture than {CONFIG} says: {problem}")
+        raise DataError(weights, f"the weights are not of the architecture in {CONFIG}: {problem}")
     model.load_state_dict(tensors)
     return model.to(device).eval()
 
 
 @dataclass
 class TransferReport:
-    """What `transfer_weights` did: tensors taken over, those kept as initialised, and why."""
+    """What `transfer_weights` did: names of the tensors loaded, and of those left at their initial values."""
 
     loaded: list[str]
     renewed: list[str]
@@ -85,7 +82,7 @@ class TransferReport:
 
 
 def transfer_weights(model: RetinaNet, path: str | Path) -> TransferReport:
-    """Starts a model from another's weights: all but the classifier's last layer where the classes differ.
+    """Loads the weights of another model; where the classes differ, all except the last layer of the classifier.
 
     Args:
         model: takes the weights, in place.
@@ -98,7 +95,7 @@ def transfer_weights(model: RetinaNet, path: str | Path) -> TransferReport:
     source = path if path.suffix in (".pth", ".pt") else _weights_path(path)
     tensors = _read_tensors(source)
     own = {name: tensor for name, tensor in model.state_dict().items() if name != _AVERAGE}
-    tensors.pop(_AVERAGE, None)  # of another data set's boxes
+    tensors.pop(_AVERAGE, None)  # it belongs to another data set
     renewable = {name for name in own if ".cls_logits." in name}
     same_classes = all(name in tensors and tensors[name].shape == own[name].shape for name in renewable)
     config = source.with_name(CONFIG)
@@ -108,7 +105,7 @@ def transfer_weights(model: RetinaNet, path: str | Path) -> TransferReport:
     taken = {name: tensor for name, tensor in tensors.items() if name not in renewed}
     problem = _misfit({name: tensor for name, tensor in own.items() if name not in renewed}, taken)
     if problem:
-        raise DataError(source, f"weights of another architecture than the model: {problem}")
+        raise DataError(source, f"the weights are of another architecture than the model: {problem}")
     model.load_state_dict(taken, strict=False)
     return TransferReport(sorted(set(own) - renewed), sorted(renewed))
 
@@ -132,12 +129,12 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
         raise DataError(path, "no such file") from None
     except (SafetensorError, json.JSONDecodeError, RuntimeError, EOFError, OSError, AttributeError) as error:
         raise DataError(path, f"not weights that can be read ({type(error).__name__}: {error})") from None
-    except Exception as error:  # torch.load raises pickle's own errors for whatever else the bytes may be
+    except Exception as error:  # torch.load raises pickle's own errors for damaged files
         raise DataError(path, f"not weights that can be read ({type(error).__name__})") from None
 
 
 def _misfit(wanted: dict[str, Tensor], found: dict[str, Tensor]) -> str | None:
-    """The first way in which tensors do not fit, in one line; None where they do."""
+    """The first difference between wanted and found tensors, in one line; None if there is none."""
     for name, tensor in wanted.items():
         if name not in found:
             return f"{name} is missing ({len(set(wanted) - set(found))} tensors are)"

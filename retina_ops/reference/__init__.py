@@ -1,4 +1,7 @@
-"""Every operator in plain PyTorch: the specification, and the baseline of tests and benchmarks."""
+"""Every operator in plain PyTorch: the specification, and the baseline of tests and benchmarks.
+
+`make format` generates this file: it exports what the modules of the folder list in ``__all__``.
+"""
 
 from retina_ops.reference.anchor_matching import match_anchors
 from retina_ops.reference.boxes import (
@@ -10,11 +13,7 @@ from retina_ops.reference.boxes import (
     generalized_box_iou,
 )
 from retina_ops.reference.focal_loss import sigmoid_focal_loss
-from retina_ops.reference.iou_losses import (
-    complete_box_iou_loss,
-    distance_box_iou_loss,
-    generalized_box_iou_loss,
-)
+from retina_ops.reference.iou_losses import complete_box_iou_loss, distance_box_iou_loss, generalized_box_iou_loss
 from retina_ops.reference.nms import batched_nms, nms
 from retina_ops.reference.postprocess import postprocess
 from retina_ops.reference.retinanet_loss import retinanet_loss

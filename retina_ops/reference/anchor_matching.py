@@ -8,6 +8,8 @@ from torch import Tensor
 from retina_ops._deprecated import MATCHING, renamed_arguments
 from retina_ops.reference.boxes import box_iou
 
+__all__ = ["match_anchors"]
+
 
 @renamed_arguments(**MATCHING)
 def match_anchors(

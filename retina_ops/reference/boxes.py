@@ -9,6 +9,8 @@ from torch import Tensor
 
 from retina_ops.reference.iou_losses import aspect_angle
 
+__all__ = ["box_iou", "complete_box_iou", "decode_boxes", "distance_box_iou", "encode_boxes", "generalized_box_iou"]
+
 LOG_LIMIT = math.log(1000.0 / 16)  # torchvision's limit of a decoded size over its proposal's
 Weights = tuple[float, float, float, float]
 

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+__all__ = ["sigmoid_focal_loss"]
+
 
 def sigmoid_focal_loss(
     inputs: Tensor,

@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor
 
+__all__ = ["complete_box_iou_loss", "distance_box_iou_loss", "generalized_box_iou_loss"]
+
 
 def _wide(boxes: Tensor) -> Tensor:
     return boxes if boxes.dtype == torch.float64 else boxes.float()

@@ -7,6 +7,8 @@ from torch import Tensor
 
 from retina_ops.reference.boxes import box_iou
 
+__all__ = ["batched_nms", "nms"]
+
 
 def nms(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
     """The definition of :func:`retina_ops.nms`; memory O(N^2)."""

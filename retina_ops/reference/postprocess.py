@@ -12,6 +12,8 @@ from retina_ops.reference.boxes import Weights, decode_boxes
 from retina_ops.reference.head_outputs import by_anchor
 from retina_ops.reference.nms import batched_nms
 
+__all__ = ["postprocess"]
+
 
 @renamed_arguments(**POSTPROCESSING, **BOX_CODER)
 def postprocess(

@@ -15,6 +15,8 @@ from retina_ops.reference.focal_loss import sigmoid_focal_loss
 from retina_ops.reference.head_outputs import by_anchor
 from retina_ops.reference.iou_losses import complete_box_iou_loss, distance_box_iou_loss, generalized_box_iou_loss
 
+__all__ = ["retinanet_loss"]
+
 _IOU_LOSSES = {
     "giou": generalized_box_iou_loss,
     "diou": distance_box_iou_loss,

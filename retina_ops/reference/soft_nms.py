@@ -7,6 +7,8 @@ from torch import Tensor
 
 from retina_ops.reference.boxes import box_iou
 
+__all__ = ["soft_nms"]
+
 
 def soft_nms(
     boxes: Tensor,

@@ -1,4 +1,4 @@
-"""Training: plain PyTorch on one process or many, from a typed configuration."""
+"""Training in plain PyTorch, on one or several processes, from a typed configuration."""
 
 from __future__ import annotations
 

@@ -1,27 +1,29 @@
-"""`TrainConfig`: everything that decides a training run, as plain values for TOML files and the command line."""
+"""`TrainConfig`: all settings of a training run, as plain values for TOML files and the command line."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
 from ..data.transforms import AugmentationConfig
 from ..models.config import ModelConfig
 from ..models.loss import LossOptions
+from ..settings import Range, check_settings
 
 
 @dataclass
 class DataConfig:
-    """What to train on. Each set is a COCO ``.json``, a Pascal VOC folder or list, or ``digits``.
+    """The data sets of a run. Each is a COCO ``.json`` file, a Pascal VOC folder or list, or ``digits``.
 
     Attributes:
-        train: the training set; a folder with splits stands for its split "train".
-        val: the validation set, which chooses the best weights; empty: the split "val" of ``train``, where it has one.
-        test: evaluated once, with the chosen weights; empty: none.
-        images: folder of the images of COCO files; empty: searched beside each file.
-        on_bad_image: "skip" leaves out images that cannot be read, and counts them.
-        workers: processes that load images; 0 loads in the training process.
-        cache: keep the training images in memory, decoded and at the model's scale.
+        train: the training set; of a folder with splits, the split "train" is taken.
+        val: the validation set, which decides which weights are kept; if empty, the split "val" of ``train``, where it
+            has one.
+        test: the test set, evaluated once with the weights that were kept; if empty, none.
+        images: folder of the images of COCO files; if empty, it is searched beside each file.
+        on_bad_image: "error" stops at an image that cannot be read; "skip" leaves such images out and counts them.
+        workers: processes that load images; 0 loads them in the training process.
+        cache: keep the training images in memory, decoded and resized to the model's scale.
     """
 
     train: str = ""
@@ -29,48 +31,48 @@ class DataConfig:
     test: str = ""
     images: str = ""
     on_bad_image: Literal["error", "skip"] = "error"
-    workers: int = 0
+    workers: Annotated[int, Range(0, 1024)] = 0
     cache: bool = False
 
 
 @dataclass
 class OptimizerConfig:
-    """How weights are updated. Norms and biases are never decayed.
+    """The optimizer. Norms and biases have no weight decay.
 
     Attributes:
         name: sgd (with momentum) or adamw.
-        lr: learning rate after warm-up.
-        momentum: of SGD; the first beta of AdamW.
-        weight_decay: as the optimizer defines it.
-        clip_norm: gradients are scaled down to this norm over all weights; 0: never.
-        accumulate: batches whose gradients make one update.
+        lr: learning rate after the warm-up.
+        momentum: momentum of SGD; the first beta of AdamW.
+        weight_decay: weight decay, as the optimizer defines it.
+        clip_norm: largest norm of the gradient of all weights; a larger one is scaled down to it. 0: no limit.
+        accumulate: number of batches whose gradients are added up for one update.
     """
 
     name: Literal["sgd", "adamw"] = "sgd"
-    lr: float = 0.01
-    momentum: float = 0.9
-    weight_decay: float = 1e-4
-    clip_norm: float = 10.0
-    accumulate: int = 1
+    lr: Annotated[float, Range(1e-12)] = 0.01
+    momentum: Annotated[float, Range(0, 0.999999)] = 0.9
+    weight_decay: Annotated[float, Range(0)] = 1e-4
+    clip_norm: Annotated[float, Range(0)] = 10.0
+    accumulate: Annotated[int, Range(1)] = 1
 
 
 @dataclass
 class ScheduleConfig:
-    """How the learning rate changes. Progress is the larger of epochs done / epochs and time used / time allowed.
+    """The learning rate over the run. Progress is the larger of epochs done / epochs and time used / time allowed.
 
     Attributes:
         name: cosine falls from ``lr`` to ``final_factor * lr``; step multiplies by ``step_factor`` at ``milestones``.
-        warmup_steps: updates in which the rate rises linearly from nearly 0.
-        final_factor: see cosine.
-        milestones: shares of the run, ascending.
-        step_factor: see step.
+        warmup_steps: number of updates over which the learning rate rises linearly from nearly 0.
+        final_factor: with cosine, the last learning rate as a fraction of ``lr``.
+        milestones: with step, the progress at each multiplication, in ascending order.
+        step_factor: with step, the factor at each milestone.
     """
 
     name: Literal["cosine", "step"] = "cosine"
-    warmup_steps: int = 500
-    final_factor: float = 0.0
-    milestones: tuple[float, ...] = (0.67, 0.89)
-    step_factor: float = 0.1
+    warmup_steps: Annotated[int, Range(0)] = 500
+    final_factor: Annotated[float, Range(0, 1)] = 0.0
+    milestones: tuple[Annotated[float, Range(0, 1)], ...] = (0.67, 0.89)
+    step_factor: Annotated[float, Range(0, 1)] = 0.1
 
 
 @dataclass
@@ -78,24 +80,27 @@ class TrainConfig:
     """A training run.
 
     Attributes:
-        data: see `DataConfig`.
-        model: see `ModelConfig`.
-        augmentation: see `AugmentationConfig`.
-        optimizer: see `OptimizerConfig`.
-        schedule: see `ScheduleConfig`.
-        epochs: passes over the training set, at most.
-        max_minutes: the run ends within so many minutes, its last validation included; 0: no limit.
-        batch_size: images a step and process.
-        precision: fp32, bf16 or fp16 for convolutions; auto: bf16 where the hardware has it.
-        channels_last: memory layout of weights and images.
-        ema_decay: validate and keep an exponential moving average of the weights; 0: the weights themselves.
-        weights: start from these weights, or their folder; the classifier is renewed where the classes differ.
-        freeze: stages of the backbone that keep their weights, 0 (none) to 5 (all).
+        data: the data sets. Each is a COCO .json file, a Pascal VOC folder or list, or digits.
+        model: the model and its loss.
+        augmentation: random changes of the training images, applied in this order.
+        optimizer: the optimizer. Norms and biases have no weight decay.
+        schedule: the learning rate over the run. Progress is the larger of epochs done / epochs and time used / time
+            allowed.
+        epochs: largest number of passes over the training set.
+        max_minutes: largest number of minutes, with the last validation included; 0: no limit.
+        batch_size: images per step and process.
+        precision: type that convolutions compute in; auto: bf16 where the hardware has it.
+        channels_last: keep weights and images in the channels-last memory layout.
+        ema_decay: decay of an exponential moving average of the weights, which is validated and kept instead of the
+            weights. 0: no average.
+        weights: weights to start from, or their folder; if empty, none. The last layer of the classifier is
+            initialized anew if the classes differ.
+        freeze: number of backbone stages that are not trained, 0 (none) to 5 (all).
         validate_every: epochs between validations; 0: only at the end.
-        patience: stop after so many validations without a better AP; 0: never.
-        save_minutes: besides each epoch's end, the state is saved this often.
-        seed: of weights, order and augmentation.
-        device: cpu, cuda, cuda:1; auto: CUDA where there is one.
+        patience: number of validations without a better AP after which the run stops; 0: never.
+        save_minutes: minutes between checkpoints within an epoch; 0: only at the end of each epoch.
+        seed: seed of the weights, of the order of the images and of the augmentation.
+        device: cpu, cuda or cuda:1; auto: CUDA if available.
         tensorboard: also write TensorBoard events.
     """
 
@@ -104,45 +109,25 @@ class TrainConfig:
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
-    epochs: int = 12
-    max_minutes: float = 0.0
-    batch_size: int = 8
+    epochs: Annotated[int, Range(1)] = 12
+    max_minutes: Annotated[float, Range(0)] = 0.0
+    batch_size: Annotated[int, Range(1)] = 8
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     channels_last: bool = True
-    ema_decay: float = 0.0
+    ema_decay: Annotated[float, Range(0, 0.999999)] = 0.0
     weights: str = ""
-    freeze: int = 0
-    validate_every: int = 1
-    patience: int = 0
-    save_minutes: float = 10.0
-    seed: int = 0
+    freeze: Annotated[int, Range(0, 5)] = 0
+    validate_every: Annotated[int, Range(0)] = 1
+    patience: Annotated[int, Range(0)] = 0
+    save_minutes: Annotated[float, Range(0)] = 10.0
+    seed: Annotated[int, Range(0, 2**62)] = 0
     device: str = "auto"
     tensorboard: bool = False
 
     def check(self) -> None:
-        """Raises ValueError for a value that no run can have."""
-        limits: list[tuple[str, float, float, float]] = [
-            ("epochs", self.epochs, 1, float("inf")),
-            ("max_minutes", self.max_minutes, 0, float("inf")),
-            ("batch_size", self.batch_size, 1, float("inf")),
-            ("ema_decay", self.ema_decay, 0, 0.999999),
-            ("freeze", self.freeze, 0, 5),
-            ("validate_every", self.validate_every, 0, float("inf")),
-            ("patience", self.patience, 0, float("inf")),
-            ("save_minutes", self.save_minutes, 0, float("inf")),
-            ("seed", self.seed, 0, 2**62),
-            ("data.workers", self.data.workers, 0, 1024),
-            ("optimizer.lr", self.optimizer.lr, 1e-12, float("inf")),
-            ("optimizer.momentum", self.optimizer.momentum, 0, 0.999999),
-            ("optimizer.weight_decay", self.optimizer.weight_decay, 0, float("inf")),
-            ("optimizer.clip_norm", self.optimizer.clip_norm, 0, float("inf")),
-            ("optimizer.accumulate", self.optimizer.accumulate, 1, float("inf")),
-            ("schedule.warmup_steps", self.schedule.warmup_steps, 0, float("inf")),
-        ]
-        for name, value, low, high in limits:
-            if not low <= value <= high:
-                raise ValueError(f"{name} must be in [{low:g}, {high:g}], got {value}")
+        """Raises ValueError for settings that no run can have: a wrong type, a number out of range, no data."""
+        check_settings(self)
         if list(self.schedule.milestones) != sorted(self.schedule.milestones):
-            raise ValueError(f"schedule.milestones must ascend, got {self.schedule.milestones}")
+            raise ValueError(f"schedule.milestones must be in ascending order, got {self.schedule.milestones}")
         if not self.data.train:
-            raise ValueError("data.train is empty: say what to train on, such as --data.train annotations/train.json")
+            raise ValueError("data.train is empty: name the training set, such as --data.train annotations/train.json")

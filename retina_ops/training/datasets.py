@@ -17,7 +17,7 @@ from .log import RunLog
 
 @dataclass(frozen=True)
 class RunDatasets:
-    """Training, validation and test set; the last two may be missing."""
+    """The training, validation and test set. The last two are optional."""
 
     train: DetectionDataset
     val: DetectionDataset | None
@@ -25,15 +25,15 @@ class RunDatasets:
 
     @property
     def categories(self) -> list[Category]:
-        """Those of the training set: the others are opened with them."""
+        """The categories of the training set, which the other sets have as well."""
         return self.train.categories
 
 
 def open_run_datasets(config: DataConfig) -> RunDatasets:
-    """Opens what a configuration names.
+    """Opens the data sets of a configuration.
 
     Raises:
-        DataError: a set that is missing, empty or malformed, or with a category that training does not have.
+        DataError: a data set is missing, empty or malformed, or has a category that the training set does not have.
     """
     images = config.images or None
     train = open_dataset(config.train, images, split="train", on_bad_image=config.on_bad_image)
@@ -44,7 +44,7 @@ def open_run_datasets(config: DataConfig) -> RunDatasets:
         return open_dataset(path, images, split=split, categories=train.categories, on_bad_image=config.on_bad_image)
 
     val = config.val
-    if not val and not Path(config.train).is_file():  # a folder of splits, or the built-in set
+    if not val and not Path(config.train).is_file():  # a folder with splits, or the built-in data set
         val = config.train
     return RunDatasets(train, other(val, "val"), other(config.test, "test"))
 
@@ -52,7 +52,7 @@ def open_run_datasets(config: DataConfig) -> RunDatasets:
 def training_batches(
     train: DetectionDataset, config: TrainConfig, world: World, log: RunLog
 ) -> tuple[AugmentedDataset, AspectRatioBatchSampler]:
-    """The augmented training set and the order of its batches, for one process."""
+    """The augmented training set, and the sampler of this process's batches."""
     if config.data.cache:
         with log.progress("loading images", len(train)) as progress:
             train = CachedDataset(train, config.model.min_size, config.model.max_size, progress=progress)

@@ -1,4 +1,4 @@
-"""One process or several (`torchrun`): which device a process uses, and the few things that processes agree on."""
+"""Running in one process or in several (`torchrun`): the device of each process, and communication between them."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ with needs_extra("train"):
 
 @dataclass(frozen=True)
 class World:
-    """This process among all.
+    """This process, and how many there are.
 
     Attributes:
-        rank: 0 is the one that writes files and messages.
+        rank: number of this process. Process 0 writes files and messages.
         size: number of processes.
-        device: the one of this process.
+        device: device of this process.
     """
 
     rank: int
@@ -33,29 +33,37 @@ class World:
         return self.rank == 0
 
     def share(self, value: float) -> float:
-        """The value that rank 0 has, on every rank."""
+        """Returns the value of process 0 on every process."""
         if self.size == 1:
             return value
         shared = torch.tensor(value, dtype=torch.float64, device=self.device)
         dist.broadcast(shared, 0)
         return float(shared)
 
+    def mean(self, values: dict[str, float]) -> dict[str, float]:
+        """Returns the mean of each value over all processes. The names are the same on every process."""
+        if self.size == 1:
+            return values
+        total = torch.tensor(list(values.values()), dtype=torch.float64, device=self.device)
+        dist.all_reduce(total)
+        return dict(zip(values, (total / self.size).tolist(), strict=True))
+
     def barrier(self) -> None:
-        """Waits until every process is here."""
+        """Waits until every process has called this."""
         if self.size > 1:
             dist.barrier()
 
 
 @contextmanager
 def joined_world(device: str) -> Iterator[World]:
-    """Joins the processes that `torchrun` started; alone where it did not.
+    """Connects the processes that `torchrun` started. Without `torchrun`, there is one process.
 
     Args:
-        device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:1"``. Under `torchrun` each process takes the GPU of its
+        device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:1"``. Under `torchrun`, each process uses the GPU of its
             local rank.
 
     Raises:
-        ValueError: a device that is not there.
+        ValueError: the device does not exist.
     """
     size, rank, local = (int(os.environ.get(name, default)) for name, default in _ENVIRONMENT.items())
     chosen = resolve_device(device)
@@ -64,7 +72,7 @@ def joined_world(device: str) -> Iterator[World]:
         return
     if chosen.type == "cuda":
         if local >= torch.cuda.device_count():
-            raise ValueError(f"{size} processes need as many GPUs; this one is number {local}")
+            raise ValueError(f"process {local} of this machine has no GPU: torch finds {torch.cuda.device_count()}")
         chosen = torch.device("cuda", local)
         torch.cuda.set_device(chosen)
     dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
@@ -77,8 +85,13 @@ def joined_world(device: str) -> Iterator[World]:
 _ENVIRONMENT = {"WORLD_SIZE": "1", "RANK": "0", "LOCAL_RANK": "0"}
 
 
+def is_main_process() -> bool:
+    """Whether this is the only process, or process 0 of those that `torchrun` started."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
 def resolve_device(name: str) -> torch.device:
-    """The device of a name; raises ValueError where this machine does not have it."""
+    """The device of a name. Raises ValueError if this machine does not have it."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -86,5 +99,6 @@ def resolve_device(name: str) -> torch.device:
     except RuntimeError:
         raise ValueError(f"device must be auto, cpu, cuda or cuda:N, got {name!r}") from None
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ValueError(f"device {name!r} is not there: torch {torch.__version__} sees {torch.cuda.device_count()}")
+        found = f"torch {torch.__version__} finds {torch.cuda.device_count()} CUDA devices"
+        raise ValueError(f"device {name!r} does not exist: {found}")
     return device

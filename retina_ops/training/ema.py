@@ -1,4 +1,4 @@
-"""An exponential moving average of the weights, which detects better than the weights themselves."""
+"""An exponential moving average of the weights, which usually has a higher AP than the weights."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ with needs_extra("train"):
 
 
 def averaged_model(model: nn.Module, decay: float) -> AveragedModel:
-    """Averages weights and buffers; after t updates with decay min(``decay``, (1 + t) / (10 + t)).
+    """Averages weights and buffers with decay min(``decay``, (1 + t) / (10 + t)) after t updates.
 
-    So a short run is not held back by its random start.
+    The smaller decay at the beginning makes the average forget the random initial weights in short runs, too.
     """
 
     @torch.no_grad()
     def average(averages: Any, currents: Any, updates: Tensor | int) -> None:
         done = int(updates)
-        share = 1 - min(decay, (1 + done) / (10 + done))
+        weight = 1 - min(decay, (1 + done) / (10 + done))
         if averages[0].is_floating_point():
-            torch._foreach_lerp_(_list(averages), _list(currents), share)
+            torch._foreach_lerp_(_list(averages), _list(currents), weight)
         else:  # counters of batch norm
             torch._foreach_copy_(_list(averages), _list(currents))
 

@@ -1,4 +1,4 @@
-"""Optimizers with parameter groups: weights that decay, and norms and biases that do not."""
+"""Optimizers with two parameter groups: weights, and norms and biases without weight decay."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ with needs_extra("train"):
 
 
 def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
-    """SGD with momentum or AdamW over the parameters that require a gradient.
+    """SGD with momentum or AdamW for the parameters that require a gradient.
 
     Raises:
-        ValueError: everything is frozen.
+        ValueError: no parameter requires a gradient.
     """
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if not trained:
         raise ValueError("nothing to train: every weight is frozen")
     groups = [
         {"params": [p for p in trained if p.dim() > 1], "weight_decay": config.weight_decay},
-        {"params": [p for p in trained if p.dim() <= 1], "weight_decay": 0.0},  # biases and norms are vectors
+        {"params": [p for p in trained if p.dim() <= 1], "weight_decay": 0.0},  # biases, norms
     ]
     groups = [group for group in groups if group["params"]]
     if config.name == "sgd":

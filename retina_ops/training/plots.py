@@ -1,15 +1,16 @@
-"""The course of a run as PNG."""
+"""A plot of a run's losses and validation AP."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from ..errors import needs_extra
+from ..files import atomic_write
 from .log import read_metrics
 
 
 def plot_run(metrics: Path, path: Path) -> Path:
-    """Losses and validation AP over the updates, from a ``metrics.jsonl``."""
+    """Plots losses and validation AP over the updates, from a ``metrics.jsonl``, as a PNG file. Returns its path."""
     with needs_extra("train"):
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
@@ -34,5 +35,6 @@ def plot_run(metrics: Path, path: Path) -> Path:
         right.plot(steps, values, style, color="black", label=name, marker=".")
     handles = [*axes.get_legend_handles_labels()[0], *right.get_legend_handles_labels()[0]]
     axes.legend(handles=handles, frameon=False, loc="center right")
-    figure.savefig(path, dpi=120)
+    with atomic_write(path) as temporary:
+        figure.savefig(temporary, dpi=120, format="png")
     return path

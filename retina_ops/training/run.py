@@ -1,8 +1,7 @@
-"""A whole run: output folder, training, and one evaluation of what it chose."""
+"""A complete run: output folder, training, and an evaluation of the weights that were kept."""
 
 from __future__ import annotations
 
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 from ..errors import DataError, needs_extra
 from ..evaluation.inference import detect_dataset
 from ..evaluation.plots import plot_precision_recall
-from ..files import write_json
+from ..files import write_json, write_text
 from ..models.weights import load_model
 from ..settings import to_toml
 from .checkpoint import CHECKPOINT, load_checkpoint
@@ -28,25 +27,25 @@ CONFIG = "config.toml"
 
 
 def train(config: TrainConfig, output: str | Path, *, resume: bool = False) -> dict[str, Any]:
-    """Trains a RetinaNet as a configuration says.
+    """Trains a RetinaNet.
 
-    Under `torchrun` every process calls this. The folder then holds ``best/`` (weights and their ``config.json``),
-    ``last.pt`` (to resume), ``config.toml``, ``metrics.jsonl``, ``metrics.json``, ``detections.json``,
-    ``precision_recall.png`` and ``loss.png``.
+    Under `torchrun`, every process calls this. It writes ``best/`` (weights and their ``config.json``), ``last.pt`` (to
+    resume from), ``config.toml``, ``metrics.jsonl``, ``metrics.json``, ``detections.json``, ``precision_recall.png``
+    and ``loss.png``.
 
     Args:
         config: see `TrainConfig`.
-        output: folder of the run; must not hold another one.
-        resume: go on with the run that ``output`` holds.
+        output: folder of the run. Without ``resume``, it must not contain a run.
+        resume: continue the run in ``output``.
 
     Returns:
-        COCO metrics of the best weights on the test set, or where there is none on the validation set, with
+        COCO metrics of the best weights on the test set, or on the validation set if there is no test set, with
         ``split``, ``minutes`` (of training and validation), ``epochs`` and ``steps``.
 
     Raises:
-        DataError: data or weights that cannot be used.
-        ValueError: a setting that cannot be, or an output folder that holds a run.
-        TrainingError: a loss that is no longer finite.
+        DataError: the data or the weights cannot be used.
+        ValueError: a setting is wrong, or the output folder contains a run.
+        TrainingError: the loss is no longer finite.
     """
     started = time.monotonic()
     config.check()
@@ -55,7 +54,7 @@ def train(config: TrainConfig, output: str | Path, *, resume: bool = False) -> d
         datasets = open_run_datasets(config.data)
         position = load_checkpoint(output)["position"] if resume else None
         if position is None and any((output / name).exists() for name in (CHECKPOINT, METRICS, BEST)):
-            raise ValueError(f"{output} already holds a run: choose another --output, or --resume it")
+            raise ValueError(f"{output} already holds a run: choose another --output, or continue it with --resume")
         world.barrier()
         is_new = not output.exists()
         try:
@@ -67,7 +66,7 @@ def train(config: TrainConfig, output: str | Path, *, resume: bool = False) -> d
         try:
             return _train(config, datasets, output, world, log, resume, started)
         except BaseException:
-            if world.is_main and not (output / CHECKPOINT).exists():  # nothing to resume: leave nothing behind
+            if world.is_main and not (output / CHECKPOINT).exists():  # there is nothing to resume
                 for name in (CONFIG, METRICS):
                     (output / name).unlink(missing_ok=True)
                 if is_new and not any(output.iterdir()):
@@ -88,14 +87,14 @@ def _train(
 ) -> dict[str, Any]:
     trainer = Trainer(config, datasets, output, world, log, resume=resume, started=started)
     if world.is_main:
-        _write_text(output / CONFIG, to_toml(config))
+        write_text(output / CONFIG, to_toml(config))
     processes = f", {world.size} processes" if world.size > 1 else ""
     log.say(
         f"{config.model.architecture}, {len(datasets.train)} images, {len(datasets.categories)} classes, "
         f"{world.device}, {trainer.precision}{processes}"
     )
     if datasets.val is None:
-        log.say("no validation set: the last weights are kept")
+        log.say("no validation set: the weights of the last step are kept")
     trainer.run()
     minutes = trainer.minutes
     world.barrier()
@@ -114,7 +113,7 @@ def _train(
 
 
 def _evaluate_best(output: Path, world: World, log: RunLog, dataset: Any, batch_size: int) -> dict[str, Any]:
-    """Metrics in float32, as `retina-ops evaluate` gives them for the same weights."""
+    """Metrics in float32, equal to those of ``retina-ops evaluate`` for the same weights."""
     model = load_model(output / BEST, world.device).to(memory_format=torch.channels_last)
     with log.progress(f"evaluating on {dataset.name}", len(dataset)) as progress:
         evaluator = detect_dataset(
@@ -125,9 +124,3 @@ def _evaluate_best(output: Path, world: World, log: RunLog, dataset: Any, batch_
         write_json(output / "detections.json", evaluator.detections)
         plot_precision_recall(evaluator.evaluation.precision_recall, output / "precision_recall.png")
     return metrics
-
-
-def _write_text(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)

@@ -1,4 +1,4 @@
-"""The learning rate as a function of progress, so that a run limited by time ends where one limited by epochs does."""
+"""The learning rate as a function of progress, so that runs limited by time and by epochs have the same schedule."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from .config import ScheduleConfig
 
 
 def lr_factor(config: ScheduleConfig, step: int, progress: float) -> float:
-    """What the learning rate is multiplied by.
+    """The factor of the learning rate.
 
     Args:
         config: see `ScheduleConfig`.
-        step: updates done.
-        progress: share of the run that is done, 0 to 1.
+        step: number of updates done.
+        progress: fraction of the run that is done, 0 to 1.
     """
     warmup = min(1.0, (step + 1) / (config.warmup_steps + 1))
     progress = min(max(progress, 0.0), 1.0)

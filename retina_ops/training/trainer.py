@@ -1,28 +1,32 @@
-"""The training loop: plain PyTorch, one process or many, limited by epochs, minutes or patience."""
+"""The training loop in plain PyTorch, on one or several processes, limited by epochs, minutes or patience."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from ..data.loading import detection_loader
 from ..errors import needs_extra
 from ..evaluation.inference import detect_dataset
+from ..models.architectures import build_model
 from ..models.backbones import freeze_stages
-from ..models.building import build_model
 from ..models.retinanet import RetinaNet
 from ..models.weights import save_model, transfer_weights
+from .batches import Batches, check_resumable
 from .checkpoint import load_checkpoint, save_checkpoint
 from .config import TrainConfig
 from .datasets import RunDatasets, training_batches
 from .distributed import World
 from .ema import averaged_model
-from .log import ProgressLine, RunLog
+from .log import RunLog
+from .meter import LossMeter
 from .optimizer import build_optimizer
 from .precision import autocast, resolve_precision
+from .progress import ProgressBar
 from .schedule import lr_factor
 
 with needs_extra("train"):
@@ -31,24 +35,24 @@ with needs_extra("train"):
     from torch.nn.parallel import DistributedDataParallel
 
 BEST = "best"
-LOG_EVERY = 20  # updates between two lines of metrics.jsonl
+LOG_EVERY = 20  # updates between lines of metrics.jsonl
 
 
 class TrainingError(RuntimeError):
-    """Training cannot go on; the message is one line."""
+    """Training cannot continue. The message is one line."""
 
 
 class Trainer:
-    """A run: its model, optimizer and position. `run` trains until an end is reached.
+    """A run: its model, its optimizer and its position. `run` trains until a limit is reached.
 
     Args:
         config: see `TrainConfig`.
-        datasets: what to train and validate on.
+        datasets: the data sets to train and validate on.
         output: folder of the run.
-        world: this process among all.
-        log: where to tell.
-        resume: go on from the checkpoint in ``output``.
-        started: `time.monotonic` at the start of the run, from which ``max_minutes`` counts.
+        world: this process, and how many there are.
+        log: log of the run.
+        resume: continue from the checkpoint in ``output``.
+        started: `time.monotonic` at the start of the run; ``max_minutes`` counts from here.
     """
 
     def __init__(
@@ -69,8 +73,11 @@ class Trainer:
         self.optimizer = build_optimizer(self.model, config.optimizer)
         self.scaler = torch.amp.GradScaler(world.device.type, enabled=self.precision == "fp16")
         self.ema = averaged_model(self.model, config.ema_decay) if config.ema_decay else None
-        self.step = self.epoch = self.batch = 0  # updates done; position of the next batch
-        self.best, self.waited, self.validated = -1.0, 0, -1  # AP; validations since it; step of the last one
+        self.step = 0  # number of updates done
+        self.epoch = self.batch = 0  # position of the next batch
+        self.best = -1.0  # highest validation AP
+        self.waited = 0  # number of validations since the best one
+        self.validated = -1  # step of the last validation
         self.validation_seconds = self.images_per_second = 0.0
         self.started = started
         if resume:
@@ -83,7 +90,7 @@ class Trainer:
 
     @property
     def minutes(self) -> float:
-        """Since the start of the run, without the time between an interruption and its resumption."""
+        """Minutes since the start of the run. The time between an interruption and the resumption does not count."""
         return (time.monotonic() - self.started) / 60
 
     @property
@@ -91,16 +98,16 @@ class Trainer:
         return self.epoch + self.batch / len(self.sampler)
 
     def run(self) -> None:
-        """Trains and validates; the best weights are then in ``best``, the state in ``last.pt``."""
+        """Trains and validates. It writes the best weights to ``best`` and the state to ``last.pt``."""
         config = self.config
         loader = detection_loader(
             self.augmented, self.sampler, workers=config.data.workers, pin_memory=self.world.device.type == "cuda"
         )
         while self.epoch < config.epochs and not self._is_over():
-            with self.log.progress(f"epoch {self.epoch + 1}/{config.epochs}", len(self.sampler)) as line:
-                self._train_epoch(loader, line)
-            is_whole = self.batch == 0
-            if is_whole and config.validate_every and self.epoch % config.validate_every == 0:
+            with self.log.progress(f"epoch {self.epoch + 1}/{config.epochs}", len(self.sampler)) as bar:
+                self._train_epoch(loader, bar)
+            is_complete = self.batch == 0
+            if is_complete and config.validate_every and self.epoch % config.validate_every == 0:
                 self._validate()
             self.save()
         if self.validated != self.step:
@@ -121,6 +128,7 @@ class Trainer:
                 "position": {name: getattr(self, name) for name in _POSITION},
                 "seconds": time.monotonic() - self.started,
                 "categories": self.model.categories,
+                "batches": asdict(self._batches()),
             },
         )
 
@@ -134,11 +142,16 @@ class Trainer:
         layout = torch.channels_last if config.channels_last else torch.contiguous_format
         return model.to(memory_format=layout).to(self.world.device).train()
 
+    def _batches(self) -> Batches:
+        return Batches(self.config.batch_size, self.world.size, self.config.optimizer.accumulate)
+
     def _restore(self, state: dict[str, Any]) -> None:
+        if "batches" in state:  # checkpoints before version 0.1 have none
+            check_resumable(Batches(**state["batches"]), self._batches(), in_epoch=state["position"]["batch"] > 0)
         if state["categories"] != self.model.categories:
-            raise ValueError("the run to resume was trained on other categories")
+            raise ValueError("the run to resume has other categories than the data set")
         if (state["ema"] is None) != (self.ema is None):
-            raise ValueError("ema_decay cannot be turned on or off in a run that is resumed")
+            raise ValueError("ema_decay cannot be switched on or off when a run is resumed")
         try:
             self.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
@@ -153,7 +166,7 @@ class Trainer:
         self.started = time.monotonic() - state["seconds"]
 
     def _progress(self) -> float:
-        """Share of the run that is done, as the main process sees it: it decides when the run is over."""
+        """Fraction of the run that is done. The main process decides it, so that all processes end together."""
         done = self.step / max(1, self.config.epochs * -(-len(self.sampler) // self.config.optimizer.accumulate))
         if self.config.max_minutes:
             budget = self.config.max_minutes * 60 - self._reserve()
@@ -161,51 +174,34 @@ class Trainer:
         return self.world.share(done)
 
     def _reserve(self) -> float:
-        """Seconds that the last validation and the saving will take."""
+        """Estimated seconds for the last validation and for saving."""
         if self.datasets.val is None:
             return 2.0
-        guess = 0.6 * len(self.datasets.val) / self.images_per_second if self.images_per_second else 0.0
-        return 2.0 + 1.1 * (self.validation_seconds or guess)
+        estimate = 0.6 * len(self.datasets.val) / self.images_per_second if self.images_per_second else 0.0
+        return 2.0 + 1.1 * (self.validation_seconds or estimate)
 
     def _is_over(self) -> bool:
         patience = self.config.patience
         return self._progress() >= 1 or bool(patience and self.waited >= patience)
 
-    def _train_epoch(self, loader: Any, line: ProgressLine) -> None:
-        """From the current position to the end of the epoch, or of the time."""
+    def _train_epoch(self, loader: Any, bar: ProgressBar) -> None:
+        """Trains from the current position to the end of the epoch or of the allowed time."""
         self.sampler.set_epoch(self.epoch, self.batch)
         self.augmented.set_epoch(self.epoch)
         self.parallel.train()
         accumulate, last = self.config.optimizer.accumulate, len(self.sampler) - 1
-        sums: dict[str, Tensor] = {}
-        logged, logged_at, saved_at = 0, time.monotonic(), time.monotonic()
+        meter, saved_at = LossMeter(), time.monotonic()
         for images, targets in loader:
             is_update = self.batch % accumulate == accumulate - 1 or self.batch == last
-            losses = self._backward(images, targets, is_update)
-            for name, loss in losses.items():
-                sums[name] = sums.get(name, torch.zeros_like(loss)) + loss.detach()
-            logged += 1
+            meter.add(self._backward(images, targets, is_update))
             self.batch += 1
             if not is_update:
                 continue
             progress = self._progress()
             rate = self._update(progress)
             if self.step % LOG_EVERY == 0 or self.batch > last:
-                means = self._checked({name: float(total) / logged for name, total in sums.items()})
-                seconds = time.monotonic() - logged_at
-                self.images_per_second = logged * self.config.batch_size / seconds
-                self.log.record(
-                    "train",
-                    self.step,
-                    epoch=round(self.epochs_done, 4),
-                    **means,
-                    loss=sum(means.values()),
-                    lr=rate,
-                    images_per_second=round(self.images_per_second * self.world.size, 2),
-                    minutes=round(self.minutes, 3),
-                )
-                line.show(self.batch, f"loss {sum(means.values()):.3f}")
-                sums, logged, logged_at = {}, 0, time.monotonic()
+                bar(self.batch, detail=f"loss {self._log_losses(meter, rate):.3f}")
+                meter = LossMeter()
             if self.batch <= last and progress >= 1:
                 return
             save_seconds = self.config.save_minutes * 60
@@ -217,7 +213,7 @@ class Trainer:
     def _backward(self, images: list[Tensor], targets: list[dict[str, Any]], is_update: bool) -> dict[str, Tensor]:
         device = self.world.device
         images = [image.to(device, non_blocking=True) for image in images]
-        targets = [_moved(target, device) for target in targets]
+        targets = [_to_device(target, device) for target in targets]
         is_local = isinstance(self.parallel, DistributedDataParallel) and not is_update
         with self.parallel.no_sync() if is_local else nullcontext():  # type: ignore[operator]
             with autocast(self.precision, device):
@@ -227,7 +223,7 @@ class Trainer:
         return losses
 
     def _update(self, progress: float) -> float:
-        """One step of the optimizer; returns the learning rate."""
+        """Makes a step of the optimizer. Returns the learning rate."""
         rate = self.config.optimizer.lr * lr_factor(self.config.schedule, self.step, progress)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -242,17 +238,30 @@ class Trainer:
         self.step += 1
         return rate
 
-    def _checked(self, means: dict[str, float]) -> dict[str, float]:
+    def _log_losses(self, meter: LossMeter, rate: float) -> float:
+        """Writes a line of ``metrics.jsonl``. Returns the sum of the mean losses."""
+        means = self.world.mean(meter.means())
         for name, value in means.items():
             if not abs(value) < float("inf"):
                 raise TrainingError(
-                    f"the {name} loss is {value} by step {self.step} of epoch {self.epoch + 1}: lower optimizer.lr, "
-                    "lengthen schedule.warmup_steps, or use --precision fp32"
+                    f"the {name} loss is {value} at step {self.step} in epoch {self.epoch + 1}: decrease optimizer.lr, "
+                    "increase schedule.warmup_steps, or use --precision fp32"
                 )
-        return means
+        self.images_per_second = meter.batches_per_second() * self.config.batch_size
+        self.log.record(
+            "train",
+            self.step,
+            epoch=round(self.epochs_done, 4),
+            **means,
+            loss=sum(means.values()),
+            lr=rate,
+            images_per_second=round(self.images_per_second * self.world.size, 2),
+            minutes=round(self.minutes, 3),
+        )
+        return sum(means.values())
 
     def _validate(self) -> None:
-        """AP of the weights that would be kept; keeps them where it is the best so far."""
+        """Evaluates the weights, or their average, and writes them to ``best`` if their AP is the highest so far."""
         began = time.monotonic()
         candidate = self.model if self.ema is None else self.ema.module
         self.validated = self.step
@@ -290,7 +299,7 @@ class Trainer:
         ).compute()
 
 
-def _moved(target: dict[str, Any], device: torch.device) -> dict[str, Any]:
+def _to_device(target: dict[str, Any], device: torch.device) -> dict[str, Any]:
     return {k: v.to(device, non_blocking=True) if isinstance(v, Tensor) else v for k, v in target.items()}
 
 

@@ -85,16 +85,28 @@ def test_env(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_env_and_errors_on_the_base_installation() -> None:
-    """Without any extra `env` works, and the others name the extra they lack."""
+    """Without any extra, `env` works, and each other command names the extra that it needs."""
+    # One process for all commands, because it takes seconds to import torch.
     hidden = ["torchvision", "tyro", "rich", "safetensors", "tomli_w", "numpy", "matplotlib", "faster_coco_eval", "PIL"]
-    code = f"import sys\nfor name in {hidden}: sys.modules[name] = None\nfrom retina_ops.cli import main\n"
-    done = subprocess.run([sys.executable, "-c", code + "sys.exit(main(['env']))"], capture_output=True, text=True)
-    assert done.returncode == 0 and json.loads(done.stdout)["retina_ops"] == __version__
-    for name in ("train", "evaluate", "predict", "inspect", "demo"):
-        script = code + f"sys.exit(main([{name!r}, '--help']))"
-        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-        assert done.returncode == 1 and "pip install 'retina_ops[" in done.stderr.splitlines()[-1], done.stderr
-        assert "Traceback" not in done.stderr
+    others = ["train", "evaluate", "predict", "inspect", "demo"]
+    code = f"""
+import sys
+for name in {hidden}:
+    sys.modules[name] = None
+from retina_ops.cli import main
+statuses = [main(["env"])]
+for name in {others}:
+    print("command", name, file=sys.stderr)
+    statuses.append(main([name, "--help"]))
+sys.exit(statuses != [0, 1, 1, 1, 1, 1])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0 and json.loads(done.stdout)["retina_ops"] == __version__, done.stderr
+    assert "Traceback" not in done.stderr
+    answers = [part.splitlines() for part in done.stderr.split("command ")[1:]]
+    assert [lines[0] for lines in answers] == others
+    for lines in answers:
+        assert lines[-1].startswith(f"retina-ops {lines[0]}: ") and "pip install 'retina_ops[" in lines[-1], lines
 
 
 def test_print_config_and_overrides(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -105,6 +117,20 @@ def test_print_config_and_overrides(tmp_path: Path, capsys: pytest.CaptureFixtur
     (tmp_path / "printed.toml").write_text(capsys.readouterr().out)
     config.optimizer.lr, config.model.base_sizes, config.channels_last = 0.5, (1.0, 2.0, 3.0, 4.0, 5.0), False
     assert read_toml(tmp_path / "printed.toml", TrainConfig) == config
+
+
+def test_old_options_are_read_with_a_warning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    old = ["--model.loss.fg-iou", 0.6, "--model.loss.bg_iou=0.3", "--model.loss.box-weight", 2]
+    assert run("train", *old, "--print-config") == 0
+    printed, errors = capsys.readouterr()
+    (tmp_path / "printed.toml").write_text(printed)
+    loss = read_toml(tmp_path / "printed.toml", TrainConfig).model.loss
+    assert (loss.fg_iou_thresh, loss.bg_iou_thresh, loss.box_loss_weight) == (0.6, 0.3, 2.0)
+    assert errors.splitlines() == [
+        "warning: --model.loss.fg-iou is now --model.loss.fg-iou-thresh; the old name will be removed",
+        "warning: --model.loss.bg_iou is now --model.loss.bg-iou-thresh; the old name will be removed",
+        "warning: --model.loss.box-weight is now --model.loss.box-loss-weight; the old name will be removed",
+    ]
 
 
 @pytest.mark.parametrize("file", sorted((Path(__file__).resolve().parents[2] / "configs").glob("*.toml")))
@@ -184,11 +210,11 @@ def test_inspect(tmp_path: Path, digits: Path, capsys: pytest.CaptureFixture[str
     (tmp_path / "c.toml").write_text(to_toml(small_config(digits)))
     options = ["--config", tmp_path / "c.toml", "--pictures", 2, "--output", tmp_path / "out"]
     assert run("inspect", "--data", digits, *options) == 0
-    assert "anchors an image:" in capsys.readouterr().out
+    assert "anchors per image:" in capsys.readouterr().out
     summary = json.loads((tmp_path / "out/summary.json").read_text())
     assert summary["images"] == 4 and len(list((tmp_path / "out/ground_truth").iterdir())) == 2
     # 128 x 128 pixels after scaling: 16^2 + 8^2 + 4^2 + 2^2 + 1 cells with 9 anchors each
-    counts = summary["anchors_an_image"]
+    counts = summary["anchors_per_image"]
     assert counts["positive"] + counts["ignored"] + counts["negative"] == pytest.approx(341 * 9)
     assert summary["best_anchor_iou"]["mean"] > 0.45
     assert run("inspect", "--data", digits, *options, "--model.base-sizes", *[400] * 5) == 0
@@ -260,6 +286,9 @@ def bad_inputs(folder: Path, digits: Path, weights: Path) -> dict[str, tuple[lis
         "empty folder": (["predict", folder / "torn/..", "--weights", weights, "--classes", "cow"], ["cow"]),
         "threshold": (["predict", image, "--weights", weights, "--threshold", 2], ["threshold must be in [0, 1]"]),
         "categories": ([*evaluate, data("names", categories=[{"id": 0, "name": "cow"}])], ["names.json"]),
+        "batch size": ([*evaluate, digits, "--batch-size", -1], ["batch_size must be at least 1, got -1"]),
+        "no epochs": ([*train, digits, "--epochs", 0], ["epochs must be at least 1, got 0"]),
+        "no time": (["demo", "--minutes", 0, "--output", folder / "out"], ["minutes must be at least 0.01, got 0.0"]),
         "both": ([*evaluate, digits, "--detections", malformed], ["either --weights"]),
         "detections": (["evaluate", "--data", digits / "annotations/train.json", "--detections", malformed,
                         "--output", folder / "out"], ["malformed.json"]),

@@ -57,16 +57,6 @@ def test_depends_on_seed_split_and_index_alone() -> None:
         scenes[10]
 
 
-def test_new_scenes_each_epoch() -> None:
-    scenes = DigitScenes("train", 5, new_each_epoch=True)
-    long = DigitScenes("train", 20)
-    scenes.set_epoch(2)
-    assert torch.equal(scenes[1][0], long[11][0]) and scenes.image_id(1) == 12
-    fixed = DigitScenes("train", 5)
-    fixed.set_epoch(2)
-    assert torch.equal(fixed[1][0], long[1][0])
-
-
 def test_digits_are_visible_and_fill_their_boxes() -> None:
     for source in source_digits("test")[:60].tolist():
         opacity = np.asarray(_glyph(source))

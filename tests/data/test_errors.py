@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import pickle
 import subprocess
 import sys
@@ -10,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from retina_ops.data import DataError, read_json, write_json
+from retina_ops.data import DataError
 from retina_ops.errors import needs_extra
 
 
@@ -57,11 +56,3 @@ def test_modules_name_their_extra() -> None:
         lines, ("faster_coco_eval", "sklearn", "PIL"), ("train", "demo", "train"), strict=True
     ):
         assert missing in line and line.endswith(f"pip install 'retina_ops[{extra}]'")
-
-
-def test_json_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
-    file = write_json(tmp_path / "deep" / "m.json", {"AP": None})
-    assert read_json(file) == {"AP": None}
-    with pytest.raises(ValueError, match="not JSON compliant"):
-        write_json(file, {"AP": float("nan")})
-    assert json.loads(file.read_text()) == {"AP": None} and [p.name for p in file.parent.iterdir()] == ["m.json"]

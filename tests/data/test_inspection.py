@@ -14,7 +14,7 @@ from torchvision.ops import box_iou
 
 from retina_ops.data import CocoDetection, draw_detections, inspect_dataset, save_png
 from retina_ops.data.digits import DigitScenes
-from retina_ops.data.drawing import class_colour
+from retina_ops.data.drawing import class_color
 
 
 def grid(height: int, width: int, stride: int = 16, sides: tuple[int, ...] = (16, 32, 64)) -> torch.Tensor:
@@ -45,7 +45,7 @@ def test_summary_matches_torchvision(tmp_path: Path) -> None:
     assert summary["boxes"] == len(best_iou) == sum(row["boxes"] for row in summary["classes"].values())
     assert summary["best_anchor_iou"]["mean"] == pytest.approx(float(best_iou.mean()), abs=1e-4)
     assert summary["best_anchor_iou"]["below_fg_iou"] == pytest.approx(float((best_iou < 0.5).float().mean()), abs=1e-4)
-    counts = summary["anchors_an_image"]
+    counts = summary["anchors_per_image"]
     assert (counts["positive"], counts["negative"], counts["ignored"]) == pytest.approx(
         (positive / 12, negative / 12, ignored / 12), abs=0.01
     )
@@ -73,9 +73,14 @@ def test_crowds_empty_images_and_anchor_function(tmp_path: Path) -> None:
     assert summary["images_without_boxes"] == 2 and summary["crowd_boxes"] == 1 and summary["boxes"] == 2
     assert summary["classes"]["car"] == {"boxes": 0, "images": 0, "median_size": None, "mean_best_iou": None}
     # The crowd covers its whole image: none of its anchors is background.
-    assert summary["anchors_an_image"]["ignored"] >= 48 / 3
+    assert summary["anchors_per_image"]["ignored"] >= 48 / 3
     remarks = " ".join(summary["remarks"])
-    for words in ("1 classes have no box: car", "fewer than 10 boxes", "reach no anchor", "2 images have no box"):
+    for words in (
+        "classes without a box (1): car",
+        "classes with fewer than 10 boxes (2): dog (1), kite (1)",
+        "100% of the boxes have no anchor with an IoU of at least 0.5",
+        "images without a box, which are trained on as background: 2",
+    ):
         assert words in remarks
 
 
@@ -90,17 +95,34 @@ def test_draw_detections(tmp_path: Path) -> None:
     boxes = torch.tensor([[10.0, 20.0, 60.0, 70.0], [0.0, 0.0, 100.0, 80.0], [float("nan"), 0, 5, 5]])
     labels = torch.tensor([1, 0, 0])
     plain = draw_detections(image, boxes, labels)
-    colour = torch.tensor(class_colour(1), dtype=torch.uint8)
-    assert torch.equal(plain[:, 20, 30], colour) and torch.equal(plain[:, 69, 30], colour)
-    assert torch.equal(plain[:, 40, 10], colour) and torch.equal(plain[:, 40, 59], colour)
+    color = torch.tensor(class_color(1), dtype=torch.uint8)
+    assert torch.equal(plain[:, 20, 30], color) and torch.equal(plain[:, 69, 30], color)
+    assert torch.equal(plain[:, 40, 10], color) and torch.equal(plain[:, 40, 59], color)
     assert not plain[:, 40:60, 20:50].any() and not image.any()  # boxes are outlines, the input is not changed
-    assert torch.equal(plain[:, 79, 50], torch.tensor(class_colour(0), dtype=torch.uint8))
+    assert torch.equal(plain[:, 79, 50], torch.tensor(class_color(0), dtype=torch.uint8))
     named = draw_detections(image, boxes, labels, ["Käfer", "猫 " * 30], torch.tensor([0.9, 0.5, 0.1]))
     assert (named != plain).any()
     floating = draw_detections(image / 255, boxes, labels)
     assert torch.equal(floating, plain)
     path = save_png(named, tmp_path / "deep" / "picture.png")
     assert Image.open(path).size == (100, 80) and len(list(path.parent.iterdir())) == 1
+
+
+def test_thin_boxes_and_their_old_name() -> None:
+    image, box = torch.zeros(3, 750, 750, dtype=torch.uint8), torch.tensor([[100.0, 100.0, 500.0, 500.0]])
+    thin = draw_detections(image, box, thin=torch.tensor([True]))
+    thick = draw_detections(image, box, thin=torch.tensor([False]))
+    assert [int(drawn[0, 300, :300].bool().sum()) for drawn in (thin, thick)] == [1, 3]
+    with pytest.warns(FutureWarning, match="dashed is now thin"):
+        assert torch.equal(draw_detections(image, box, dashed=torch.tensor([True])), thin)
+
+
+def test_accented_letters_have_glyphs() -> None:
+    def drawn(name: str) -> torch.Tensor:
+        image, box = torch.zeros(3, 100, 200, dtype=torch.uint8), torch.tensor([[10.0, 50.0, 90.0, 90.0]])
+        return draw_detections(image, box, torch.tensor([0]), [name])
+
+    assert not torch.equal(drawn("ä"), drawn("é")) and not torch.equal(drawn("ł"), drawn("ж"))
 
 
 def test_draw_nothing_and_rejects_bad_shapes() -> None:

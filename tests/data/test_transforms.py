@@ -13,7 +13,7 @@ SIZE = (90, 140)
 
 
 class Rectangles(DetectionDataset):
-    """One bright rectangle an image, so that its box can be measured after any transform."""
+    """One bright rectangle per image, so that its box can be measured after any transform."""
 
     name, categories = "rectangles", [{"id": 1, "name": "rectangle"}]
 
@@ -106,13 +106,13 @@ def snapshot(dataset: AugmentedDataset, workers: int, epochs: int) -> list[float
 
 def test_depends_on_seed_and_epoch_alone() -> None:
     config = AugmentationConfig(photometric=0.5, zoom=(0.5, 2.0))
-    scenes = DigitScenes("val", 6, new_each_epoch=True)
+    scenes = DigitScenes("val", 6)
     dataset = AugmentedDataset(scenes, build_transforms(config), seed=3)
-    here = snapshot(dataset, 0, 2)
-    assert here == snapshot(dataset, 2, 2)  # whatever the number of processes, also in the second epoch
-    assert here[:8] != here[8:]
-    other = AugmentedDataset(scenes, build_transforms(config), seed=4)
-    assert here != snapshot(other, 0, 2)
+    in_this_process = snapshot(dataset, 0, 2)
+    assert in_this_process == snapshot(dataset, 2, 2)  # also in the second epoch
+    assert in_this_process[:8] != in_this_process[8:]
+    other_seed = AugmentedDataset(scenes, build_transforms(config), seed=4)
+    assert in_this_process != snapshot(other_seed, 0, 2)
 
 
 def test_leaves_the_global_generator_alone() -> None:
@@ -126,9 +126,17 @@ def test_leaves_the_global_generator_alone() -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{"horizontal_flip": 1.5}, {"photometric": -0.1}, {"zoom": (0.0, 1.0)}, {"zoom": (2.0, 1.0)}, {"max_size": 0}],
+    [
+        {"horizontal_flip": 1.5},
+        {"photometric": -0.1},
+        {"zoom": (0.0, 1.0)},
+        {"zoom": (2.0, 1.0)},
+        {"zoom": (1.0,)},
+        {"max_size": 0},
+        {"shortest_sizes": (64, 0)},
+    ],
     ids=str,
 )
 def test_rejects_bad_options(options: dict) -> None:
-    with pytest.raises(ValueError, match=f"augmentation: .*{next(iter(options))}"):
+    with pytest.raises(ValueError, match=rf"^augmentation\.{next(iter(options))} must .*, got "):
         AugmentationConfig(**options)

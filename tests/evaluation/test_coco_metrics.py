@@ -10,12 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from PIL import Image
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from requirements import SHARED_DATA, require
 
-from retina_ops.data import DataError, write_json
-from retina_ops.evaluation import evaluate, evaluate_detections, plot_precision_recall
+from retina_ops.data import CocoDetection, DataError, DataWarning, write_json
+from retina_ops.evaluation import CocoEvaluator, evaluate, evaluate_detections, plot_precision_recall
 
 NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 FIXTURES = SHARED_DATA / "evaluator_fixtures"
@@ -173,12 +175,15 @@ GOOD = {"image_id": 3, "category_id": 2, "bbox": [1, 2, 3, 4], "score": 0.5}
 BAD_DETECTIONS = {
     "not a list": ({"a": 1}, "expected a list, got dict"),
     "unknown image": ([GOOD, {**GOOD, "image_id": 99}], "detection 2 is of image 99"),
-    "unknown category": ([{**GOOD, "category_id": 1}], "detection 1 has the unknown category id 1"),
+    "unknown category": (
+        [{**GOOD, "category_id": 1}],
+        "detection 1 has category id 1, which",
+    ),
     "no score": ([{k: v for k, v in GOOD.items() if k != "score"}], "must have a finite score, got None"),
     "NaN score": ([{**GOOD, "score": float("nan")}], "must have a finite score, got nan"),
     "short box": ([{**GOOD, "bbox": [1, 2, 3]}], r"must have a bbox \[x, y, width, height\]"),
     "infinite box": ([{**GOOD, "bbox": [1, 2, 3, float("inf")]}], "is not finite numbers"),
-    "a number": ([3], "must have an integer image_id"),
+    "a number": ([3], "detection 1 must be an object, got 3"),
 }
 
 
@@ -204,3 +209,26 @@ def test_rejects_bad_ground_truth(tmp_path: Path) -> None:
         evaluate_detections({**truth, "annotations": [{**truth["annotations"][0], "image_id": 123456}]}, found)
     with pytest.raises(DataError, match="does not list image -5"):
         evaluate_detections(truth, found, image_ids=[-5])
+
+
+@pytest.mark.parametrize("box", [[10, 10, -5, 8], [float("nan"), 0, 4, 4], [0, 0, float("inf"), 4]])
+def test_impossible_boxes_are_left_out_and_counted(tmp_path: Path, box: list[float]) -> None:
+    """By the evaluation of a file as by a data set that reads the same file: one parser."""
+    Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
+    good, bad = ({"image_id": 1, "category_id": 1, "bbox": each} for each in ([4, 4, 20, 20], box))
+    truth = {
+        "images": [{"id": 1, "file_name": "a.png", "height": 64, "width": 64}],
+        "categories": [{"id": 1, "name": "cell"}],
+        "annotations": [{"id": 1, **good}, {"id": 2, **bad}],
+    }
+    file = tmp_path / "truth.json"
+    file.write_text(json.dumps(truth))
+    found = [{**good, "score": 0.5}]
+    with pytest.warns(DataWarning, match="left out 1 of 2 boxes"):
+        assert evaluate_detections(file, found)["AP"] == pytest.approx(1.0)
+    with pytest.warns(DataWarning, match="1 have no area"):
+        dataset = CocoDetection(file, tmp_path)
+    evaluator = CocoEvaluator(dataset)
+    boxes = torch.tensor([[4.0, 4.0, 24.0, 24.0]])
+    evaluator.update([{"image_id": 1}], [{"boxes": boxes, "scores": torch.ones(1), "labels": torch.zeros(1).long()}])
+    assert evaluator.compute()["AP"] == pytest.approx(1.0)

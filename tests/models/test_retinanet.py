@@ -159,7 +159,7 @@ def test_rejects_bad_targets() -> None:
     image = torch.rand(3, 128, 128)
     with pytest.raises(ValueError, match="targets must be given in training mode"):
         model([image])
-    with pytest.raises(ValueError, match="one target an image: got 0 for 1 images"):
+    with pytest.raises(ValueError, match="one target per image, got 0 for 1 images"):
         model([image], [])
     bad = {"boxes": torch.tensor([[5.0, 5, 5, 9]]), "labels": torch.tensor([0])}
     with pytest.raises(ValueError, match=r"positive width and height; target 0 has \[5\.0, 5\.0, 5\.0, 9\.0\]"):

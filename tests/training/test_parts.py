@@ -37,6 +37,9 @@ def test_settings_round_trip(tmp_path: Path) -> None:
         ("[optimizer]\nrate = 3", "unknown setting 'optimizer.rate'"),
         ("epochs = 'x'", "epochs must be an integer, got 'x'"),
         ("epochs = true", "epochs must be an integer, got True"),
+        ("epochs = 0", "epochs must be at least 1, got 0"),
+        ("[optimizer]\nlr = -1", "optimizer.lr must be at least 1e-12, got -1.0"),
+        ("[augmentation]\nshortest_sizes = [64, 0]", "augmentation.shortest_sizes must be at least 1, got 0"),
         ("seed = 1.5", "seed must be an integer"),
         ("tensorboard = 1", "tensorboard must be true or false"),
         ("precision = 'fp8'", "precision must be one of auto, fp32, bf16, fp16, got 'fp8'"),
@@ -58,6 +61,18 @@ def test_settings_refuse(tmp_path: Path, text: str, message: str) -> None:
     assert "\n" not in str(raised.value)
 
 
+def test_old_names_in_files_are_read_with_a_warning(tmp_path: Path) -> None:
+    path = tmp_path / "c.toml"
+    path.write_text("[model.loss]\nfg_iou = 0.6\nbox_weight = 2\n")
+    with pytest.warns(FutureWarning) as caught:
+        config = read_toml(path, TrainConfig)
+    assert (config.model.loss.fg_iou_thresh, config.model.loss.box_loss_weight) == (0.6, 2.0)
+    assert [str(warning.message).partition(";")[0] for warning in caught] == [
+        "model.loss: fg_iou is now fg_iou_thresh",
+        "model.loss: box_weight is now box_loss_weight",
+    ]
+
+
 def test_settings_files_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cannot be read"):
         read_toml(tmp_path / "none.toml", TrainConfig)
@@ -69,14 +84,16 @@ def test_settings_files_that_cannot_be_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"epochs": 0}, "epochs must be in"),
-        ({"batch_size": 0}, "batch_size"),
-        ({"ema_decay": 1.0}, "ema_decay"),
-        ({"freeze": 6}, "freeze"),
-        ({"max_minutes": -1.0}, "max_minutes"),
-        ({"schedule": ScheduleConfig(milestones=(0.5, 0.2))}, "milestones must ascend"),
-        ({"optimizer": OptimizerConfig(lr=float("nan"))}, "optimizer.lr"),
-        ({"optimizer": OptimizerConfig(accumulate=0)}, "optimizer.accumulate"),
+        ({"epochs": 0}, "epochs must be at least 1, got 0"),
+        ({"epochs": 2.0}, "epochs must be an integer, got 2.0"),
+        ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
+        ({"ema_decay": 1.0}, r"ema_decay must be in \[0, 0.999999\], got 1.0"),
+        ({"freeze": 6}, r"freeze must be in \[0, 5\], got 6"),
+        ({"max_minutes": -1.0}, "max_minutes must be at least 0, got -1.0"),
+        ({"schedule": ScheduleConfig(milestones=(0.5, 0.2))}, "schedule.milestones must be in ascending order"),
+        ({"schedule": ScheduleConfig(milestones=(0.5, 2.0))}, r"schedule.milestones must be in \[0, 1\], got 2.0"),
+        ({"optimizer": OptimizerConfig(lr=float("nan"))}, "optimizer.lr must be at least 1e-12, got nan"),
+        ({"optimizer": OptimizerConfig(accumulate=0)}, "optimizer.accumulate must be at least 1, got 0"),
         ({}, "data.train is empty"),
     ],
 )
@@ -152,7 +169,7 @@ def test_devices() -> None:
     assert resolve_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
     with pytest.raises(ValueError, match="device must be auto, cpu, cuda or cuda:N, got 'gpu'"):
         resolve_device("gpu")
-    with pytest.raises(ValueError, match="is not there"):
+    with pytest.raises(ValueError, match="does not exist"):
         resolve_device("cuda:99")
 
 

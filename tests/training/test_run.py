@@ -165,7 +165,7 @@ def test_loss_that_is_not_finite_is_told(tmp_path: Path, digits: Path) -> None:
     config = small_config(digits, epochs=40)
     config.optimizer = OptimizerConfig(name="sgd", lr=1e20, clip_norm=0.0)
     with pytest.raises(
-        TrainingError, match=r"loss is (nan|inf) by step \d+ of epoch \d+: lower optimizer.lr"
+        TrainingError, match=r"loss is (nan|inf) at step \d+ in epoch \d+: decrease optimizer.lr"
     ) as raised:
         train(config, tmp_path)
     assert "\n" not in str(raised.value)
@@ -177,6 +177,13 @@ def test_half_precision_with_loss_scaling(tmp_path: Path, digits: Path) -> None:
     assert load_checkpoint(tmp_path)["scaler"]["scale"] > 0
 
 
+def torchrun(processes: int, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """`retina-ops` on several processes."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    command += ["-m", "retina_ops", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+
+
 def test_two_processes_equal_one(tmp_path: Path, digits: Path) -> None:
     """torchrun with 2 x 4 images makes the updates of 1 x 8: the loss is normalised over both; each writes once."""
     config = small_config(digits, epochs=2, batch_size=8, validate_every=2)
@@ -184,9 +191,7 @@ def test_two_processes_equal_one(tmp_path: Path, digits: Path) -> None:
     train(config, tmp_path / "one")
     config.batch_size = 4
     (tmp_path / "two.toml").write_text(to_toml(config))
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command += ["-m", "retina_ops", "train", "--config", str(tmp_path / "two.toml"), "--output", str(tmp_path / "two")]
-    run = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    run = torchrun(2, "train", "--config", str(tmp_path / "two.toml"), "--output", str(tmp_path / "two"))
     assert run.returncode == 0, run.stderr[-3000:]
     one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
     for name, value in one.items():
@@ -195,3 +200,34 @@ def test_two_processes_equal_one(tmp_path: Path, digits: Path) -> None:
     assert kinds.count("val") == 1 and kinds.count("train") == 2
     metrics = [json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("one", "two")]
     assert metrics[1]["images"] == 8 and metrics[1]["AP"] == pytest.approx(metrics[0]["AP"], abs=0.02)
+    # Process 0 alone prints the table; the losses logged are the means over both processes.
+    assert run.stdout.count("all classes") == 1 and run.stdout.count("weights:") == 1
+    logs = [read_metrics(tmp_path / name / "metrics.jsonl") for name in ("one", "two")]
+    for single, double in zip(*([line for line in log if line["kind"] == "train"] for log in logs), strict=True):
+        assert double["step"] == single["step"] and double["lr"] == pytest.approx(single["lr"])
+        assert double["loss"] == pytest.approx(single["loss"], rel=1e-3)
+
+
+def test_resumes_on_another_number_of_processes(tmp_path: Path, digits: Path) -> None:
+    """With the same images per update the run goes on at the same image; otherwise it is refused with one line."""
+    config = small_config(digits, epochs=3, batch_size=4, validate_every=0)
+    config.optimizer = OptimizerConfig(name="sgd", lr=0.1, clip_norm=1.0)
+    train(config, tmp_path / "whole")
+    train(
+        small_config(digits, epochs=1, batch_size=4, validate_every=0, optimizer=config.optimizer), tmp_path / "parts"
+    )
+    before = (tmp_path / "parts" / "config.toml").read_text()
+    resumed = ("train", "--resume", "--output", str(tmp_path / "parts"), "--epochs", "3")
+    refused = torchrun(2, *resumed)
+    assert refused.returncode != 0
+    assert (
+        "takes 4 images per update (4 per batch, 1 process), now it would take 8 images per update (4 per batch, "
+        "2 processes): with 2 processes use --batch-size 2 --optimizer.accumulate 1"
+    ) in refused.stderr
+    assert (tmp_path / "parts" / "config.toml").read_text() == before
+    run = torchrun(2, *resumed, "--batch-size", "2")
+    assert run.returncode == 0, run.stderr[-3000:]
+    whole, parts = (load_checkpoint(tmp_path / name) for name in ("whole", "parts"))
+    assert whole["position"]["step"] == parts["position"]["step"] == 6
+    for name, value in whole["model"].items():
+        torch.testing.assert_close(parts["model"][name], value, rtol=1e-3, atol=1e-4, msg=name)

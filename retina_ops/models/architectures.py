@@ -1,14 +1,15 @@
-"""RetinaNets ready to train or with pretrained weights, with torchvision's function signatures."""
+"""The architectures: a function each with torchvision's signature, and `build_model`, which finds them by name."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 from ..errors import needs_extra
 from .anchors import default_anchor_generator
 from .backbones import resnet_fpn, small_fpn
+from .config import ModelConfig
 from .head import RetinaNetHead, group_norm
 from .loss import LossOptions
 from .retinanet import RetinaNet
@@ -96,12 +97,12 @@ def retinanet_resnet50_fpn(
     norm: str | None = None,
     **kwargs: Any,
 ) -> RetinaNet:
-    """RetinaNet with a ResNet-50 and FPN (Lin et al. 2017), as torchvision's function of this name.
+    """RetinaNet with a ResNet-50 and FPN (Lin et al. 2017), as torchvision's function of the same name.
 
     Args:
         weights: torchvision's ``RetinaNet_ResNet50_FPN_Weights`` or its name; downloaded on first use.
         progress: show the download.
-        num_classes: K without a background class; default 91, or what the weights have.
+        num_classes: K without a background class; default 91, or the number that the weights have.
         weights_backbone: weights of the body alone, such as ``"IMAGENET1K_V1"``; default none.
         trainable_backbone_layers: stages of the body that are trained, 0 to 5; default 3 with weights, else 5.
         norm: ``"batch"``, ``"frozen_batch"`` or ``"group"``; default frozen with weights, else batch.
@@ -125,53 +126,39 @@ def retinanet_resnet50_fpn_v2(
     """The improved RetinaNet of torchvision: GroupNorm in the subnets, GIoU loss, P6 from C5.
 
     Zhang et al. 2020, "Bridging the Gap Between Anchor-based and Anchor-free Detection via Adaptive Training Sample
-    Selection". Arguments as `retinanet_resnet50_fpn`, with ``RetinaNet_ResNet50_FPN_V2_Weights``.
+    Selection". The arguments are those of `retinanet_resnet50_fpn`, with ``RetinaNet_ResNet50_FPN_V2_Weights``.
     """
     return _resnet_retinanet(
         "resnet50", weights, progress, num_classes, weights_backbone, trainable_backbone_layers, norm, kwargs, v2=True
     )
 
 
-def retinanet_resnet18_fpn(
-    *,
-    num_classes: int = 91,
-    weights_backbone: Any = None,
-    trainable_backbone_layers: int | None = None,
-    norm: str | None = None,
-    **kwargs: Any,
-) -> RetinaNet:
-    """RetinaNet with a ResNet-18. Arguments as `retinanet_resnet50_fpn`; no weights are published."""
-    return _resnet_retinanet(
-        "resnet18", None, True, num_classes, weights_backbone, trainable_backbone_layers, norm, kwargs
+def _sibling(body: str, depth: int) -> Callable[..., RetinaNet]:
+    """`retinanet_resnet50_fpn` with another body, for which no weights of a whole RetinaNet are published."""
+
+    def build(
+        *,
+        num_classes: int = 91,
+        weights_backbone: Any = None,
+        trainable_backbone_layers: int | None = None,
+        norm: str | None = None,
+        **kwargs: Any,
+    ) -> RetinaNet:
+        return _resnet_retinanet(
+            body, None, True, num_classes, weights_backbone, trainable_backbone_layers, norm, kwargs
+        )
+
+    build.__name__ = build.__qualname__ = f"retinanet_{body}_fpn"
+    build.__doc__ = (
+        f"RetinaNet with a ResNet-{depth}. The arguments are those of `retinanet_resnet50_fpn`, without ``weights``: "
+        "none are published."
     )
+    return build
 
 
-def retinanet_resnet34_fpn(
-    *,
-    num_classes: int = 91,
-    weights_backbone: Any = None,
-    trainable_backbone_layers: int | None = None,
-    norm: str | None = None,
-    **kwargs: Any,
-) -> RetinaNet:
-    """RetinaNet with a ResNet-34. Arguments as `retinanet_resnet50_fpn`; no weights are published."""
-    return _resnet_retinanet(
-        "resnet34", None, True, num_classes, weights_backbone, trainable_backbone_layers, norm, kwargs
-    )
-
-
-def retinanet_resnet101_fpn(
-    *,
-    num_classes: int = 91,
-    weights_backbone: Any = None,
-    trainable_backbone_layers: int | None = None,
-    norm: str | None = None,
-    **kwargs: Any,
-) -> RetinaNet:
-    """RetinaNet with a ResNet-101. Arguments as `retinanet_resnet50_fpn`; no weights are published."""
-    return _resnet_retinanet(
-        "resnet101", None, True, num_classes, weights_backbone, trainable_backbone_layers, norm, kwargs
-    )
+retinanet_resnet18_fpn = _sibling("resnet18", 18)
+retinanet_resnet34_fpn = _sibling("resnet34", 34)
+retinanet_resnet101_fpn = _sibling("resnet101", 101)
 
 
 def retinanet_small_fpn(
@@ -190,11 +177,11 @@ def retinanet_small_fpn(
     Args:
         num_classes: K without a background class.
         norm: of the backbone, as `retinanet_resnet50_fpn`.
-        width: channels of the backbone's first stage.
+        width: channels of the first stage of the backbone.
         fpn_channels: channels of every level and of the subnets.
-        head_depth: convolutions of a subnet before its last.
+        head_depth: convolutions of a subnet before the predicting one.
         trainable_backbone_layers: as `retinanet_resnet50_fpn`.
-        base_sizes: side of the smallest anchor of each level, pixels of the resized image.
+        base_sizes: side of the smallest anchor of each level, in pixels of the resized image.
         **kwargs: of `RetinaNet`.
     """
     backbone = small_fpn(norm=norm, width=width, trainable_layers=trainable_backbone_layers, channels=fpn_channels)
@@ -204,3 +191,57 @@ def retinanet_small_fpn(
         fpn_channels, per_cell, num_classes, norm=kwargs.pop("head_norm", group_norm), depth=head_depth
     )
     return RetinaNet(backbone, num_classes, anchor_generator=anchors, head=head, **kwargs)
+
+
+ARCHITECTURES: dict[str, Callable[..., RetinaNet]] = {
+    build.__name__: build
+    for build in (
+        retinanet_resnet18_fpn,
+        retinanet_resnet34_fpn,
+        retinanet_resnet50_fpn,
+        retinanet_resnet50_fpn_v2,
+        retinanet_resnet101_fpn,
+        retinanet_small_fpn,
+    )
+}
+
+
+def build_model(config: ModelConfig, categories: list[dict[str, Any]], *, pretrained: bool = True) -> RetinaNet:
+    """The model that a configuration describes.
+
+    Args:
+        config: see `ModelConfig`.
+        categories: ``{"id": int, "name": str}`` for each label.
+        pretrained: load ``weights_backbone``; False where weights are loaded afterwards.
+
+    Raises:
+        ValueError: an unknown architecture, norm or loss.
+    """
+    if config.architecture not in ARCHITECTURES:
+        raise ValueError(f"architecture must be one of {', '.join(ARCHITECTURES)}, got {config.architecture!r}")
+    options: dict[str, Any] = {
+        "num_classes": len(categories),
+        "categories": categories,
+        "min_size": config.min_size,
+        "max_size": config.max_size,
+        "loss": config.loss,
+        "score_thresh": config.score_thresh,
+        "nms_thresh": config.nms_thresh,
+        "detections_per_img": config.detections_per_img,
+        "topk_candidates": config.topk_candidates,
+        "anchor_generator": default_anchor_generator(config.base_sizes, aspect_ratios=config.aspect_ratios),
+        "trainable_backbone_layers": config.trainable_backbone_layers,
+        "fpn_channels": config.fpn_channels,
+        "head_depth": config.head_depth,
+    }
+    if config.norm:
+        options["norm"] = config.norm
+    if config.architecture == "retinanet_small_fpn":
+        options["head_norm"] = group_norm if config.head_norm else None
+    else:
+        options["weights_backbone"] = config.weights_backbone if config.weights_backbone and pretrained else None
+        if config.architecture != "retinanet_resnet50_fpn_v2":
+            options["head_norm"] = group_norm if config.head_norm else None
+    model = ARCHITECTURES[config.architecture](**options)
+    model.config = config
+    return model

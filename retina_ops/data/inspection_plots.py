@@ -1,0 +1,91 @@
+"""Pictures of a data set before training: ground truth drawn on images, and plots of the summary's statistics."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from ..errors import needs_extra
+from ..files import atomic_write
+from .dataset import DetectionDataset
+from .drawing import draw_detections, save_png
+
+with needs_extra("train"):
+    from torch import Tensor
+
+_MOST_LEVEL_NAMES = 10  # with more classes, their names are rotated by 90 degrees
+
+
+def draw_ground_truth(dataset: DetectionDataset, folder: Path, pictures: int) -> None:
+    """Writes ``pictures`` images with their boxes, evenly spread over the data set, as PNG files in ``folder``."""
+    count = min(pictures, len(dataset))
+    for index in sorted({number * len(dataset) // count for number in range(count)}):
+        image, target = dataset[index]
+        drawn = draw_detections(
+            image, target["boxes"], target["labels"], dataset.category_names, thin=target["iscrowd"].bool()
+        )
+        save_png(drawn, folder / Path(dataset.file_name(index)).with_suffix(".png").name)
+
+
+def plot_inspection(
+    summary: dict[str, Any], best_ious: Tensor, fg_iou_thresh: float, bg_iou_thresh: float, folder: Path
+) -> None:
+    """Writes ``class_counts.png``, ``box_sizes.png`` and ``anchor_iou.png``.
+
+    Args:
+        summary: what `retina_ops.data.inspect_dataset` returns.
+        best_ious: ``[boxes]``, the IoU of each box with its best anchor.
+        fg_iou_thresh, bg_iou_thresh: the model's matching thresholds, drawn as lines.
+        folder: folder of the files.
+    """
+    width = min(20.0, max(6.4, 0.25 * len(summary["classes"])))
+    _plot(folder / "class_counts.png", "Boxes per class", lambda axes: _class_counts(axes, summary["classes"]), width)
+    _plot(folder / "box_sizes.png", "Box sizes", lambda axes: _box_sizes(axes, summary["box_sizes"]))
+    _plot(
+        folder / "anchor_iou.png",
+        "How well the anchors fit the boxes",
+        lambda axes: _anchor_iou(axes, best_ious, fg_iou_thresh, bg_iou_thresh),
+    )
+
+
+def _plot(path: Path, title: str, draw: Callable[[Any], None], width: float = 6.4) -> None:
+    """Writes a plot of one pair of axes; ``width`` is in inches."""
+    with needs_extra("train"):
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, 4.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    draw(axes)
+    axes.set_title(title)
+    axes.spines[["top", "right"]].set_visible(False)
+    with atomic_write(path) as temporary:
+        figure.savefig(temporary, dpi=110, format="png")
+
+
+def _class_counts(axes: Any, classes: dict[str, dict[str, Any]]) -> None:
+    names = list(classes)
+    axes.bar(range(len(names)), [row["boxes"] for row in classes.values()])
+    axes.set_xticks(range(len(names)), names, rotation=0 if len(names) <= _MOST_LEVEL_NAMES else 90)
+    axes.set_ylabel("boxes")
+
+
+def _box_sizes(axes: Any, histogram: dict[str, Any]) -> None:
+    edges, counts = histogram["edges"], histogram["counts"]
+    ticks = [f"{low}-{high}" for low, high in pairwise(edges)] + [f"≥{edges[-1]}"]
+    axes.bar(range(len(counts)), counts)
+    axes.set_xticks(range(len(counts)), ticks, rotation=45)
+    axes.set_xlabel("square root of the area, pixels")
+    axes.set_ylabel("boxes")
+
+
+def _anchor_iou(axes: Any, best_ious: Tensor, fg_iou_thresh: float, bg_iou_thresh: float) -> None:
+    axes.hist(best_ious.tolist(), bins=[step / 20 for step in range(21)])
+    axes.axvline(bg_iou_thresh, color="black", linestyle=":", label=f"background below {bg_iou_thresh}")
+    axes.axvline(fg_iou_thresh, color="black", linestyle="--", label=f"foreground from {fg_iou_thresh}")
+    axes.set_xlabel("IoU with the best anchor")
+    axes.set_ylabel("boxes")
+    axes.legend(frameon=False)
