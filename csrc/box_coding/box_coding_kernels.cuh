@@ -4,7 +4,6 @@
 #pragma once
 
 #include "box_coding/box_coding.h"
-#include "box_coding/box_coding_cpu.h"
 #include "common/vector.cuh"
 
 namespace retina_ops {

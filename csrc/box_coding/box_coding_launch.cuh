@@ -18,7 +18,7 @@ void launch_box_coding_op(const BoxCodingProblem& problem, int64_t first, int64_
   a.first = first;
   a.n = n;
   a.period = problem.period;
-  a.coding = coding_of<A>(problem);
+  a.coding = box_coding_of<A>(problem.weights, problem.image_height, problem.image_width);
   a.aligned = is_aligned(a.codes, 16) && is_aligned(a.proposals, 16) && is_aligned(a.grad, 16) &&
               is_aligned(a.out, 16) && is_aligned(a.out2, 16);
   launch(box_coding_kernel<T, ProposalT, kOp>,

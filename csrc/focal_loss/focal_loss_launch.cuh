@@ -34,8 +34,8 @@ FocalKernelArguments<T, TargetT> focal_arguments(const FocalProblem& problem, co
   a.upstream = static_cast<const T*>(problem.upstream);
   a.upstream_scalar = device.upstream_scalar;
   a.counted = device.counted;
-  a.value = static_cast<T*>(problem.value);
-  a.derivative = static_cast<T*>(problem.derivative);
+  a.value = static_cast<T*>(problem.loss_out);
+  a.derivative = static_cast<T*>(problem.grad_out);
   a.first = device.first;
   a.n = device.n;
   a.classes = Divider::of(problem.classes);

@@ -60,7 +60,7 @@ Tensor sigmoid_focal_loss_cuda(const Tensor& inputs, const Tensor& targets, std:
   FocalArguments arguments =
       check_on_cuda("sigmoid_focal_loss", inputs, targets, alpha_per_class, alpha, gamma, ignore_index);
   Tensor loss = torch::stable::new_empty(arguments.inputs, arguments.inputs.sizes());
-  arguments.problem.value = loss.mutable_data_ptr();
+  arguments.problem.loss_out = loss.mutable_data_ptr();
   run(arguments, device_of(arguments), false);
   return loss;
 }
@@ -84,7 +84,7 @@ Tensor sigmoid_focal_loss_backward_cuda(const Tensor& grad_output, const Tensor&
   }
   Tensor grad = torch::stable::new_empty(arguments.inputs, arguments.inputs.sizes());
   arguments.problem.order = static_cast<int>(order);
-  arguments.problem.derivative = grad.mutable_data_ptr();
+  arguments.problem.grad_out = grad.mutable_data_ptr();
   run(arguments, device, false);
   return grad;
 }
@@ -112,7 +112,7 @@ std::tuple<Tensor, Tensor> sigmoid_focal_loss_reduced_cuda(const Tensor& inputs,
   device.partial = partial.mutable_data_ptr<double>();
   device.done = reinterpret_cast<unsigned*>(done.mutable_data_ptr<int32_t>());
   device.result = loss.mutable_data_ptr();
-  arguments.problem.derivative = with_grad ? grad.mutable_data_ptr() : nullptr;
+  arguments.problem.grad_out = with_grad ? grad.mutable_data_ptr() : nullptr;
   run(arguments, device, true);
   return {loss, grad};
 }

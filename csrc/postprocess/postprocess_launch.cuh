@@ -100,7 +100,7 @@ void launch_postprocess_detect(const PostprocessProblem& problem, const Postproc
   a.topk = static_cast<unsigned>(problem.topk);
   a.anchors = static_cast<const A*>(problem.anchors);
   a.image_sizes = static_cast<const A*>(problem.image_sizes);
-  a.coding = coding_of<A>(problem);
+  a.coding = box_coding_of<A>(problem.weights);
   a.nms_threshold = threshold_below<A>(problem.nms_threshold);
   a.detections = problem.detections;
   a.candidates = static_cast<Box<A>*>(d.candidates);

@@ -126,7 +126,7 @@ void launch_retinanet_box(const RetinanetLossProblem& problem, const RetinanetLo
   a.result = static_cast<A*>(device.box);
   a.anchor_boxes = static_cast<const A*>(problem.anchors);
   a.gt_boxes = static_cast<const A*>(problem.gt_boxes);
-  a.coding = loss_coding_of<A>(problem);
+  a.coding = box_coding_of<A>(problem.weights);
   a.beta = static_cast<A>(problem.smooth_l1_beta);
   a.boxes_aligned = is_aligned(a.anchor_boxes, 16) && is_aligned(a.gt_boxes, 16);
   launch(retinanet_box_kernel<T, K>, dim3(static_cast<unsigned>(blocks)), dim3(kLossThreads), 0, device.stream, a);

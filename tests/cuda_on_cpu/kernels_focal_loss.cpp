@@ -27,8 +27,8 @@ void run_focal_loss(const Case& c) {
   problem.alpha = c.number("alpha");
   problem.gamma = c.number("gamma");
   problem.order = static_cast<int>(c.integer("order"));
-  problem.value = c.array("value", shift);
-  problem.derivative = c.array("derivative", shift);
+  problem.loss_out = c.array("value", shift);
+  problem.grad_out = c.array("derivative", shift);
   problem.upstream = c.array("upstream", shift);
   FocalDevice device{};
   device.upstream_scalar = c.array<double>("upstream_scalar");
