@@ -225,7 +225,7 @@ def test_rejects_bad_tensors(device: str) -> None:
         sigmoid_focal_loss(logits, torch.zeros(3, 2, dtype=torch.int64, device=device))
     with pytest.raises(RuntimeError, match="inputs must be float16, bfloat16, float32 or float64, got int64"):
         sigmoid_focal_loss(labels[:, None], labels)
-    with pytest.raises(RuntimeError, match=r"alpha must be one number or have one value a class, \[2\], got \[3\]"):
+    with pytest.raises(RuntimeError, match=r"alpha must be one number or have one value per class, \[2\], got \[3\]"):
         sigmoid_focal_loss(logits, labels, torch.rand(3, device=device))
 
 

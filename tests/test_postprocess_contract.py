@@ -104,7 +104,7 @@ def test_takes_no_gradient(device: str) -> None:
 
 def test_rejects_bad_options(device: str) -> None:
     maps = head_outputs(2, 3, device=device)
-    with pytest.raises(ValueError, match="topk must be at least 0, got -1"):
+    with pytest.raises(ValueError, match="topk_candidates must be at least 0, got -1"):
         postprocess(*maps, IMAGES, topk_candidates=-1)
     with pytest.raises(ValueError, match="detections_per_img must be at least 0, got -5"):
         postprocess(*maps, IMAGES, detections_per_img=-5)
@@ -158,7 +158,7 @@ def test_rejects_too_large_topk(device: str) -> None:
     if device != "cuda":
         pytest.skip("of CUDA alone")
     maps = head_outputs(1, 91, per_cell=9, sizes=((20, 20),), device=device)
-    with pytest.raises(RuntimeError, match="postprocess: topk must be at most 65536 on CUDA, got 65537"):
+    with pytest.raises(RuntimeError, match="postprocess: topk_candidates must be at most 65536 on CUDA, got 65537"):
         postprocess(*maps, IMAGES[:1], topk_candidates=65537)
     assert int(postprocess(*maps, IMAGES[:1], topk_candidates=65536)[3][0]) > 0
 

@@ -5,7 +5,6 @@
 #pragma once
 
 #include "box_coding/box_coding.h"
-#include "box_coding/box_coding_cpu.h"
 #include "common/vector.cuh"
 
 namespace retina_ops {
@@ -91,7 +90,7 @@ void launch_box_coding_op(const BoxCodingDevice& device) {
   args.out2 = static_cast<ProposalT*>(device.out2);
   args.n = device.n;
   args.period = device.period;
-  args.coding = coding_of<ArithmeticOf<ProposalT>>(device);
+  args.coding = box_coding_of<ArithmeticOf<ProposalT>>(device.weights, device.image_height, device.image_width);
   args.aligned = is_aligned(args.codes, 16) && is_aligned(args.proposals, 16) && is_aligned(args.grad, 16) &&
                  is_aligned(args.out, 16) && is_aligned(args.out2, 16);
   args.first = device.limits.first;

@@ -3,7 +3,7 @@
 
 #include <type_traits>
 
-#include "box_iou/box_iou_cpu.h"
+#include "box_iou/box_iou.h"
 #include "box_iou/box_iou_kernels.cuh"
 
 namespace retina_ops {

@@ -30,8 +30,8 @@ FocalKernelArguments<T, TargetT> focal_arguments(const FocalDevice& device) {
   args.upstream = static_cast<const T*>(device.upstream);
   args.upstream_factor = device.upstream_factor;
   args.counted = device.counted;
-  args.loss_out = static_cast<T*>(device.value);
-  args.grad_out = static_cast<T*>(device.derivative);
+  args.loss_out = static_cast<T*>(device.loss_out);
+  args.grad_out = static_cast<T*>(device.grad_out);
   args.first = device.limits.first;
   args.n = device.n;
   args.classes = Divider::of(device.classes);
@@ -107,7 +107,7 @@ inline void launch_focal_loss(const FocalDevice& device) {
   }
 }
 RETINA_OPS_LAUNCH(launch_focal_loss, FocalDevice, logits, dtype, classes, labels, soft_targets, soft_dtype,
-                  ignore_index, alpha_per_class, alpha, gamma, order, value, derivative, upstream, n, upstream_factor,
+                  ignore_index, alpha_per_class, alpha, gamma, order, loss_out, grad_out, upstream, n, upstream_factor,
                   counted, partial, done, result, limits);
 
 constexpr int64_t kFocalCountBlocks = 512;  // at most

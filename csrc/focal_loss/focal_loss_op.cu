@@ -63,7 +63,7 @@ Tensor sigmoid_focal_loss_cuda(const Tensor& inputs, const Tensor& targets, std:
       check_on_cuda("sigmoid_focal_loss", inputs, targets, alpha_per_class, alpha, gamma, ignore_index);
   Tensor loss = torch::stable::new_empty(arguments.inputs, arguments.inputs.sizes());
   FocalDevice device = device_of(arguments);
-  device.value = loss.mutable_data_ptr();
+  device.loss_out = loss.mutable_data_ptr();
   run(device);
   return loss;
 }
@@ -87,7 +87,7 @@ Tensor sigmoid_focal_loss_backward_cuda(const Tensor& grad_output, const Tensor&
   }
   Tensor grad = torch::stable::new_empty(arguments.inputs, arguments.inputs.sizes());
   device.order = static_cast<int>(order);
-  device.derivative = grad.mutable_data_ptr();
+  device.grad_out = grad.mutable_data_ptr();
   run(device);
   return grad;
 }
@@ -115,7 +115,7 @@ std::tuple<Tensor, Tensor> sigmoid_focal_loss_reduced_cuda(const Tensor& inputs,
   device.partial = partial.mutable_data_ptr<double>();
   device.done = reinterpret_cast<unsigned*>(done.mutable_data_ptr<int32_t>());
   device.result = loss.mutable_data_ptr();
-  device.derivative = with_grad ? grad.mutable_data_ptr() : nullptr;
+  device.grad_out = with_grad ? grad.mutable_data_ptr() : nullptr;
   run(device);
   return {loss, grad};
 }

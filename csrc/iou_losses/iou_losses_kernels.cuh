@@ -7,7 +7,7 @@
 
 #include "common/block.cuh"
 #include "common/box_access.cuh"
-#include "iou_losses/iou_losses_cpu.h"
+#include "iou_losses/iou_losses.h"
 
 namespace retina_ops {
 

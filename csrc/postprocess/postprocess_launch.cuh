@@ -104,7 +104,7 @@ void launch_postprocess_detect(const PostprocessDevice& device) {
   args.topk = static_cast<unsigned>(device.topk);
   args.anchors = static_cast<const A*>(device.anchors);
   args.image_sizes = static_cast<const A*>(device.image_sizes);
-  args.coding = coding_of<A>(device);
+  args.coding = box_coding_of<A>(device.weights);
   args.nms_threshold = threshold_below<A>(device.nms_threshold);
   args.detections = device.detections;
   args.candidates = static_cast<Box<A>*>(device.candidates);

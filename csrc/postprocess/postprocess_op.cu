@@ -10,7 +10,7 @@ namespace {
 
 void run_on_cuda(const PostprocessCall& call) {
   const PostprocessProblem& problem = call.problem;
-  check(problem.topk <= kPostprocessMaxTopk, "postprocess: topk must be at most ", kPostprocessMaxTopk,
+  check(problem.topk <= kPostprocessMaxTopk, "postprocess: topk_candidates must be at most ", kPostprocessMaxTopk,
         " on CUDA, got ", problem.topk);
   if (problem.logits.batch == 0) return;
   const torch::stable::accelerator::DeviceGuard guard(call.anchors.get_device_index());

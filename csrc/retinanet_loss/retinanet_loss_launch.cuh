@@ -130,7 +130,7 @@ void launch_box_kind(const RetinanetLossDevice& device) {
   args.result = static_cast<A*>(device.box);
   args.anchor_boxes = static_cast<const A*>(device.anchors);
   args.gt_boxes = static_cast<const A*>(device.gt_boxes);
-  args.coding = loss_coding_of<A>(device);
+  args.coding = box_coding_of<A>(device.weights);
   args.beta = static_cast<A>(device.smooth_l1_beta);
   args.boxes_aligned = is_aligned(args.anchor_boxes, 16) && is_aligned(args.gt_boxes, 16);
   launch(retinanet_box_kernel<T, K>, dim3(static_cast<unsigned>(blocks)), dim3(kLossThreads), 0, device.stream, args);

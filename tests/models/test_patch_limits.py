@@ -58,7 +58,7 @@ def test_rejects_fewer_than_no_candidates() -> None:
         model = tiny_torchvision()
         if patch:
             patch_torchvision(model)
-        with pytest.raises(ValueError if patch else RuntimeError, match="topk must be" if patch else "out of range"):
+        with pytest.raises(ValueError if patch else RuntimeError, match="topk_candidates must be" if patch else "out of range"):
             found_by(model, "cpu", -2, 300)
 
 

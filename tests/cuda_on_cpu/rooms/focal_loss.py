@@ -33,8 +33,8 @@ def focal_loss(
     per_element = isinstance(upstream, Tensor)
     fields = _fields(logits, targets, alpha, gamma, ignore_index, first, offset) | {
         "order": order,
-        "value": output(out, offset=offset, first=first) if order == 0 else None,
-        "derivative": output(out, offset=offset, first=first) if order else None,
+        "loss_out": output(out, offset=offset, first=first) if order == 0 else None,
+        "grad_out": output(out, offset=offset, first=first) if order else None,
         "upstream": Array(upstream, offset=offset, first=first) if per_element and order else None,
         "upstream_factor": torch.tensor(upstream, dtype=torch.float64) if order and not per_element else None,
     }
@@ -65,7 +65,7 @@ def focal_loss_reduced(
         counted = count_labels(device, targets, logits.shape[-1], ignore_index)[:1].clone()
     fields = _fields(logits, targets, alpha, gamma, ignore_index, first, 0) | {
         "order": 1,
-        "derivative": output(grad, first=first) if grad is not None else None,
+        "grad_out": output(grad, first=first) if grad is not None else None,
         "partial": output(torch.empty(MAX_BLOCKS, dtype=torch.float64)),
         "done": done,
         "result": output(result),

@@ -1,4 +1,5 @@
-// Pairwise IoU, of every kind, and its gradient over ranges of plain memory, on the CPU. No torch.
+// Pairwise IoU, of every kind, and its gradient: the problem that a call describes, and its solution on the CPU. No
+// torch. The formulas: common/iou_terms.h.
 #pragma once
 
 #include "common/half_block.h"
@@ -13,9 +14,9 @@ struct BoxIouProblem {
   Dtype dtype;
   int64_t n;
   int64_t m;
-  void* iou;  // [batch, n, m] float32 or float64; of a backward: null
+  void* iou;  // [batch, n, m] float32 or float64; null in a backward
   IouKind kind = IouKind::kPlain;
-  double eps = 0.0;  // of kDistance and kComplete
+  double eps = 0.0;  // for kDistance and kComplete
 };
 
 template <class T>
@@ -23,17 +24,18 @@ IouEps<T> pairwise_eps(const BoxIouProblem& problem) {
   return {T(0), static_cast<T>(problem.eps), static_cast<T>(problem.eps)};
 }
 
-// Rows [begin, end) of the batch * n rows.
+// Computes rows [begin, end) of the batch * n rows of the output.
 void box_iou_range(const BoxIouProblem& problem, int64_t begin, int64_t end);
 
-// The gradient comes from tiles of kGradRows x kGradColumns pairs: each gives partial sums for its rows and its
-// columns, which are then added in order. So sums depend neither on threads nor on the order of the tiles.
+// The gradient is computed in tiles of kGradRows x kGradColumns pairs. Each tile writes partial sums for its rows and
+// its columns, which are added in order afterwards. So sums depend neither on the threads nor on the order of the
+// tiles.
 constexpr int64_t kGradRows = 64;
 constexpr int64_t kGradColumns = 1024;
 
 struct BoxIouGradProblem {
   BoxIouProblem forward;
-  const void* grad;  // [batch, n, m] as the output: the gradient from above
+  const void* grad;  // [batch, n, m] of the dtype of the output: the upstream gradient
   int64_t batch;
   double* row_sums;     // [column tiles, batch * n, 4] workspace, or null: no gradient by boxes1
   double* column_sums;  // [row tiles, batch * m, 4] workspace, or null: no gradient by boxes2
@@ -43,10 +45,10 @@ struct BoxIouGradProblem {
   int64_t tiles() const { return batch * row_tiles() * column_tiles(); }
 };
 
-// Tiles [begin, end).
+// Computes tiles [begin, end) of all tiles.
 void box_iou_grad_range(const BoxIouGradProblem& problem, int64_t begin, int64_t end);
 
-// values[i] of `dtype` = the sum of sums[tile][i] over the tiles, for i in [begin, end) of `count`.
+// Sets values[i], of `dtype`, to the sum over the tiles of sums[tile][i], for i in [begin, end). sums: [tiles, count].
 void add_tiles_range(const double* sums, int64_t tiles, int64_t count, void* values, Dtype dtype, int64_t begin,
                      int64_t end);
 
