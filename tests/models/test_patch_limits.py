@@ -58,7 +58,8 @@ def test_rejects_fewer_than_no_candidates() -> None:
         model = tiny_torchvision()
         if patch:
             patch_torchvision(model)
-        with pytest.raises(ValueError if patch else RuntimeError, match="topk_candidates must be" if patch else "out of range"):
+        error, message = (ValueError, "topk_candidates must be") if patch else (RuntimeError, "out of range")
+        with pytest.raises(error, match=message):
             found_by(model, "cpu", -2, 300)
 
 
