@@ -25,4 +25,5 @@ def _rows(level: Tensor, per_cell: int) -> Tensor:
         return level
     batch, channels, height, width = level.shape
     values = channels // per_cell
-    return level.view(batch, per_cell, values, height, width).permute(0, 3, 4, 1, 2).reshape(batch, -1, values)
+    maps = level.view(batch, per_cell, values, height, width)
+    return maps.permute(0, 3, 4, 1, 2).reshape(batch, height * width * per_cell, values)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from boxes import random_boxes
+from inputs.boxes import random_boxes
 
 from retina_ops import batched_nms, reference
 

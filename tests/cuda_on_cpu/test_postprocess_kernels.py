@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from heads import channels_last, head_outputs
+from inputs.heads import channels_last, head_outputs
 from torch import Tensor
 
 from retina_ops import reference

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from heads import channels_last, head_outputs
+from inputs.heads import channels_last, head_outputs
 
 from retina_ops import reference
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from heads import random_head
+from inputs.heads import random_head
 
 from .. import operators as emulated
 from ..device import Device
