@@ -24,7 +24,7 @@ def check_levels(op: str, cls_logits: Sequence[Tensor], bbox_regression: Sequenc
         RuntimeError: they are not.
     """
     if isinstance(cls_logits, Tensor) or isinstance(bbox_regression, Tensor):
-        raise RuntimeError(f"{op}: cls_logits and bbox_regression must be lists of one tensor a level")
+        raise RuntimeError(f"{op}: cls_logits and bbox_regression must be lists of one tensor per level")
     if len(cls_logits) != len(bbox_regression) or len(cls_logits) == 0:
         raise RuntimeError(
             f"{op}: cls_logits and bbox_regression must have the same levels, at least one, "

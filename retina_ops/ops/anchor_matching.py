@@ -95,10 +95,10 @@ def match_anchors(
     images: Sequence[Tensor] = [gt_boxes] if isinstance(gt_boxes, Tensor) else gt_boxes
     regions: Sequence[Tensor] | None = [ignore_regions] if isinstance(ignore_regions, Tensor) else ignore_regions
     if regions is not None and len(regions) != len(images):
-        raise ValueError(f"{_OP}: one tensor of ignore_regions an image, got {len(regions)} for {len(images)} images")
+        raise ValueError(f"{_OP}: one tensor of ignore_regions per image, got {len(regions)} for {len(images)} images")
     if not isinstance(anchors, Tensor):
         if len(anchors) != len(images):
-            raise ValueError(f"{_OP}: one tensor of anchors an image, got {len(anchors)} for {len(images)} images")
+            raise ValueError(f"{_OP}: one tensor of anchors per image, got {len(anchors)} for {len(images)} images")
         if len(anchors) == 0:
             return []
         shared = all(image is anchors[0] for image in anchors)

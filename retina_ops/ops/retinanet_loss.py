@@ -104,7 +104,7 @@ def retinanet_loss(
     for name, values in (("gt_boxes", gt_boxes), ("gt_labels", gt_labels), ("ignore_regions", ignore_regions)):
         if values is not None and (isinstance(values, Tensor) or len(values) != batch):
             got = "one tensor" if isinstance(values, Tensor) else str(len(values))
-            raise ValueError(f"{_OP}: {name} must be a list of {batch} tensors, one an image, got {got}")
+            raise ValueError(f"{_OP}: {name} must be a list of {batch} tensors, one per image, got {got}")
     if batch == 0:
         raise ValueError(f"{_OP}: there must be at least one image")
     if not anchors.is_floating_point() or anchors.dim() != 2 or anchors.shape[1] != 4:

@@ -25,5 +25,5 @@ def _rows(level: Tensor, anchors_per_cell: int) -> Tensor:
         return level
     batch, channels, height, width = level.shape
     values = channels // anchors_per_cell
-    rows = level.view(batch, anchors_per_cell, values, height, width).permute(0, 3, 4, 1, 2)
-    return rows.reshape(batch, -1, values)
+    maps = level.view(batch, anchors_per_cell, values, height, width)
+    return maps.permute(0, 3, 4, 1, 2).reshape(batch, height * width * anchors_per_cell, values)

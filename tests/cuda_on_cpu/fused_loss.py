@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from heads import Head
+from inputs.heads import Head
 from torch import Tensor
 
 from retina_ops import match_anchors

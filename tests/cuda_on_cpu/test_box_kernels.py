@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from boxes import boxes_at_iou, odd_boxes, random_boxes
+from inputs.boxes import boxes_at_iou, odd_boxes, random_boxes
 
 from retina_ops import reference
 

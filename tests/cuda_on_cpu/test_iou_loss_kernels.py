@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from boxes import grid_pairs, random_boxes
+from inputs.boxes import grid_pairs, random_boxes
 from torch import Tensor
 
 from retina_ops import reference

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from boxes import random_boxes
+from inputs.boxes import random_boxes
 
 from retina_ops import batched_nms, reference
 

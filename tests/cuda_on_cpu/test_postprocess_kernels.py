@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from heads import channels_last, head_outputs
+from inputs.heads import channels_last, head_outputs
 
 from .device import Device
 from .inputs import DTYPES, HALF

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from heads import random_head
+from inputs.heads import random_head
 from torch import Tensor
 
 from .build import build

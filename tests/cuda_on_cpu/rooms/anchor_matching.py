@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from boxes import random_boxes
+from inputs.boxes import random_boxes
 from torch import Tensor
 
 from retina_ops import reference

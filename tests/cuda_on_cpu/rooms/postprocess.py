@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from heads import channels_last, head_outputs
+from inputs.heads import channels_last, head_outputs
 from torch import Tensor
 
 from retina_ops import reference

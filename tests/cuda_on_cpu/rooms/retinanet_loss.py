@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from heads import random_head
+from inputs.heads import random_head
 from torch import Tensor
 
 from retina_ops.ops._retinanet_loss_autograd import BOX_LOSSES

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from boxes import random_boxes
 from torch import Tensor
+
+from inputs.boxes import random_boxes
 
 Maps = tuple[list[Tensor], list[Tensor], Tensor]
 SIZES = ((12, 9), (6, 5), (3, 3), (1, 2))  # (height, width) of four levels

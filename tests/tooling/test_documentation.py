@@ -16,7 +16,7 @@ import torch
 
 import retina_ops
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 MODULES = sorted(
     info.name
     for info in pkgutil.walk_packages(retina_ops.__path__, "retina_ops.")

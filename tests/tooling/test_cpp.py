@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 import pytest
 from requirements import require
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.parametrize("sanitize", ["OFF", "ON"])

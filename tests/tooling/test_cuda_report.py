@@ -11,7 +11,7 @@ from types import ModuleType
 import pytest
 from requirements import require
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 LOSS = "_ZN10retina_ops25focal_loss_reduced_kernelI13__nv_bfloat16lLNS_5GammaE0ELb1EEEvNS_4ArgsE"
 MASK = "_ZN10retina_ops15nms_mask_kernelIdEEvNS_8NmsBoxesIT_EElPm"
 
