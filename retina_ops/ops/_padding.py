@@ -58,9 +58,13 @@ def pad_labels(op: str, name: str, images: Sequence[Tensor], boxes: Sequence[Ten
 
 
 def padded_size(images: Sequence[Tensor]) -> int:
-    """The power of two, at least 8, that holds the boxes of every image. Few sizes mean few recompilations."""
-    most = max(boxes.shape[0] for boxes in images)
-    return max(8, 1 << (most - 1).bit_length()) if most > 0 else 8
+    """A power of two, at least 8, that holds the boxes of every image, so that few sizes occur in compiled graphs."""
+    size = 8
+    while any(
+        boxes.shape[0] > size for boxes in images
+    ):  # guards the comparison, not the number
+        size *= 2
+    return size
 
 
 def _pad_and_stack(images: list[Tensor], zero: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ def sigmoid_focal_loss(
         counted = torch.ones_like(inputs, dtype=torch.bool)
         dense = targets.to(inputs.dtype)
     else:
-        classes = inputs.shape[-1]
+        classes, targets = inputs.shape[-1], targets.long()
         counted = (targets != ignore_index)[..., None].expand_as(inputs)
         labels = torch.where(targets == ignore_index, classes, targets)
         dense = F.one_hot(labels, classes + 1)[..., :classes].to(inputs.dtype)
