@@ -26,7 +26,7 @@ build: $(VENV)/.installed
 test-fast: build
 	$(RUN)/python -m pytest tests/ops --benchmark-disable $(ARGS)
 
-# Every test, and every benchmark once without timing. One file: make test TESTS=tests/test_build.py.
+# Every test, and every benchmark once without timing. One file: make test TESTS=tests/tooling/test_build.py.
 test: build
 	$(RUN)/python -m pytest $(TESTS) --benchmark-disable $(ARGS)
 
