@@ -5,7 +5,7 @@ VENV := .venv
 RUN := $(VENV)/bin
 TESTS ?= tests benchmarks
 # Whether git tracks a file or not: a new one is checked like all others.
-CPP_FILES = $(shell find $(wildcard csrc tests benchmarks) -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
+CPP_FILES = $(sort $(shell find $(wildcard csrc tests benchmarks) -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh'))
 
 .PHONY: install build test-fast test bench demo lint format cuda-check portability check-all gpu-check clean
 

@@ -117,8 +117,9 @@ class BuildLibraries(BuildExtension):
         tools = json.dumps([torch.__version__, compiler_version(), CUDA.toolkit, variables])
         record = folder / "tools.json"
         if not record.is_file() or record.read_text() != tools:
-            shutil.rmtree(folder, ignore_errors=True)
-            folder.mkdir(parents=True)
+            for library in ("_cpu", "_cuda"):
+                shutil.rmtree(folder / library, ignore_errors=True)
+            folder.mkdir(parents=True, exist_ok=True)
             record.write_text(tools)
 
 

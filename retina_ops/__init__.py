@@ -1,40 +1,29 @@
-"""Detection operators for PyTorch in C++ and CUDA, and a RetinaNet that uses them. Importing it needs torch alone."""
+"""Detection operators for PyTorch in C++ and CUDA, and a RetinaNet that uses them. Importing it needs only torch.
 
-from retina_ops._library import build_info
-from retina_ops._version import __version__
-from retina_ops.ops.anchor_matching import match_anchors
-from retina_ops.ops.box_coding import decode_boxes, encode_boxes
-from retina_ops.ops.box_iou import box_iou, complete_box_iou, distance_box_iou, generalized_box_iou
-from retina_ops.ops.focal_loss import sigmoid_focal_loss
-from retina_ops.ops.iou_losses import complete_box_iou_loss, distance_box_iou_loss, generalized_box_iou_loss
-from retina_ops.ops.nms import batched_nms, nms, nms_padded
-from retina_ops.ops.normalization import EmaNormalizer
-from retina_ops.ops.postprocess import postprocess
-from retina_ops.ops.retinanet_loss import retinanet_loss
-from retina_ops.ops.soft_nms import soft_nms
-from retina_ops.patching import patch_torchvision, unpatch_torchvision
+``from ... import name as name`` makes a name public: for type checkers, for ``__all__`` and for the documentation.
+"""
 
-__all__ = [
-    "EmaNormalizer",
-    "__version__",
-    "batched_nms",
-    "box_iou",
-    "build_info",
-    "complete_box_iou",
-    "complete_box_iou_loss",
-    "decode_boxes",
-    "distance_box_iou",
-    "distance_box_iou_loss",
-    "encode_boxes",
-    "generalized_box_iou",
-    "generalized_box_iou_loss",
-    "match_anchors",
-    "nms",
-    "nms_padded",
-    "patch_torchvision",
-    "postprocess",
-    "retinanet_loss",
-    "sigmoid_focal_loss",
-    "soft_nms",
-    "unpatch_torchvision",
-]
+from retina_ops._library import build_info as build_info
+from retina_ops._version import __version__ as __version__
+from retina_ops.ops.anchor_matching import match_anchors as match_anchors
+from retina_ops.ops.box_coding import decode_boxes as decode_boxes
+from retina_ops.ops.box_coding import encode_boxes as encode_boxes
+from retina_ops.ops.box_iou import box_iou as box_iou
+from retina_ops.ops.box_iou import complete_box_iou as complete_box_iou
+from retina_ops.ops.box_iou import distance_box_iou as distance_box_iou
+from retina_ops.ops.box_iou import generalized_box_iou as generalized_box_iou
+from retina_ops.ops.focal_loss import sigmoid_focal_loss as sigmoid_focal_loss
+from retina_ops.ops.iou_losses import complete_box_iou_loss as complete_box_iou_loss
+from retina_ops.ops.iou_losses import distance_box_iou_loss as distance_box_iou_loss
+from retina_ops.ops.iou_losses import generalized_box_iou_loss as generalized_box_iou_loss
+from retina_ops.ops.nms import batched_nms as batched_nms
+from retina_ops.ops.nms import nms as nms
+from retina_ops.ops.nms import nms_padded as nms_padded
+from retina_ops.ops.normalization import EmaNormalizer as EmaNormalizer
+from retina_ops.ops.postprocess import postprocess as postprocess
+from retina_ops.ops.retinanet_loss import retinanet_loss as retinanet_loss
+from retina_ops.ops.soft_nms import soft_nms as soft_nms
+from retina_ops.patching import patch_torchvision as patch_torchvision
+from retina_ops.patching import unpatch_torchvision as unpatch_torchvision
+
+__all__ = sorted(["__version__", *(name for name, value in globals().items() if callable(value) and name[0] != "_")])

@@ -97,24 +97,23 @@ void time_focal_loss(const char* name) {
   }
   T* logits = logits_of<T>(n, -3.0f, 1.0f);
   T* gradient = device_array<T>(n);
-  FocalProblem problem{};
-  problem.logits = logits;
-  problem.dtype = kDtype<T>;
-  problem.classes = classes;
-  problem.labels = device_array(labels);
-  problem.ignore_index = -1;
-  problem.alpha = 0.25;
-  problem.gamma = 2.0;
-  problem.order = 1;
-  problem.derivative = gradient;
   FocalDevice device{};
+  device.logits = logits;
+  device.dtype = kDtype<T>;
+  device.classes = classes;
+  device.labels = device_array(labels);
+  device.ignore_index = -1;
+  device.alpha = 0.25;
+  device.gamma = 2.0;
+  device.order = 1;
+  device.derivative = gradient;
   device.partial = device_array<double>(kFocalMaxBlocks);
   device.done = device_array<unsigned>(1);
   device.result = device_array<float>(1);
   device.n = n;
   const float copy =
       microseconds([&] { check_cuda(cudaMemcpyAsync(gradient, logits, n * sizeof(T), cudaMemcpyDeviceToDevice)); });
-  const float took = microseconds([&] { launch_focal_loss<T, int64_t, Gamma::kTwo>(problem, device, true); });
+  const float took = microseconds([&] { launch_focal_loss_gamma<T, int64_t, Gamma::kTwo>(device); });
   std::printf("focal loss, 8 x 200,880 x 91, %s: %.1f us, a copy %.1f us\n", name, took, copy);
   check_cuda(cudaFree(logits));
   check_cuda(cudaFree(gradient));
@@ -125,8 +124,8 @@ template <class T>
 void time_retinanet_loss(const char* name, bool is_planar) {
   const int64_t cells[5] = {100 * 136, 50 * 68, 25 * 34, 13 * 17, 7 * 9};
   const int64_t batch = 8, classes = 91, capacity = 16;
-  RetinanetLossProblem problem{};
-  HeadLevels& levels = problem.logits;
+  RetinanetLossDevice device{};
+  HeadLevels& levels = device.logits;
   levels.count = 5;
   levels.dtype = kDtype<T>;
   levels.batch = batch;
@@ -149,22 +148,21 @@ void time_retinanet_loss(const char* name, bool is_planar) {
     matches[i] = h % 400 == 0 ? static_cast<int64_t>(h / 400 % 10) : h % 400 < 4 ? int64_t(-2) : int64_t(-1);
   }
   for (size_t i = 0; i < labels.size(); ++i) labels[i] = scrambled(i) % classes;
-  problem.gt_labels = device_array(labels);
-  problem.gt_capacity = capacity;
-  problem.matches = device_array(matches);
-  problem.normalizer = device_array(std::vector<double>(batch, 9.0));
-  problem.alpha = 0.25;
-  problem.gamma = 2.0;
-  problem.logits_gradient = device_array<T>(levels.elements);
-  RetinanetLossDevice device{};
+  device.gt_labels = device_array(labels);
+  device.gt_capacity = capacity;
+  device.matches = device_array(matches);
+  device.normalizer = device_array(std::vector<double>(batch, 9.0));
+  device.alpha = 0.25;
+  device.gamma = 2.0;
+  device.logits_gradient = device_array<T>(levels.elements);
   device.partial = device_array<double>(2 * kLossPartials);
   device.done = device_array<unsigned>(2);
   device.classification = device_array<float>(1);
-  const float took = microseconds([&] { launch_retinanet_classification<T, Gamma::kTwo>(problem, device); });
+  const float took = microseconds([&] { launch_classification_gamma<T, Gamma::kTwo>(device); });
   std::printf("RetinaNet loss, logits of 8 x 800 x 1088, 91 classes, %s, %s: %.1f us\n", name,
               is_planar ? "planar" : "by anchor", took);
   for (int l = 0; l < levels.count; ++l) check_cuda(cudaFree(const_cast<void*>(levels.level[l].values)));
-  check_cuda(cudaFree(problem.logits_gradient));
+  check_cuda(cudaFree(device.logits_gradient));
 }
 
 }  // namespace

@@ -1,9 +1,10 @@
-// Matching anchors to ground-truth boxes: the rule. Host and device, no torch.
+// The rule that matches anchors to ground-truth boxes. Host and device, no torch.
 //
-// Ren et al. 2015, "Faster R-CNN", section 3.1.2, as torchvision's Matcher implements it: an anchor takes the box of
-// its highest IoU (the lowest index among equals); it is foreground at fg or more, background under bg, and between the
-// two it is ignored. With low-quality matches every anchor that attains some box's highest IoU is foreground, too; a
-// box that overlaps no anchor makes none foreground.
+// Ren et al. 2015, "Faster R-CNN", section 3.1.2, as implemented by torchvision's Matcher. The match of an anchor is
+// the box with which its IoU is highest (the lowest index among equals). The anchor is foreground if that IoU is at
+// least `fg`, background if it is below `bg`, and ignored in between. With low-quality matches an anchor is also
+// foreground if its IoU with some box is the highest that this box has with any anchor; a box that overlaps no anchor
+// has no such match.
 #pragma once
 
 #include "common/box.h"
@@ -13,14 +14,15 @@ namespace retina_ops {
 constexpr int64_t kBackground = -1;
 constexpr int64_t kBetween = -2;
 
-// While matching goes on, an anchor's entry holds its best box and what its IoU alone makes of it.
+// Until all boxes' highest IoUs are known, an anchor's entry is provisional: its best box and the code that follows
+// from its own IoU.
 enum class MatchCode : int64_t { kForeground = 0, kBackground = 1, kBetween = 2 };
 
 template <class T>
 struct MatchThresholds {
-  T fg;   // IoU from which an anchor is foreground
-  T bg;   // IoU under which it is background
-  T iof;  // intersection over anchor area from which a region to ignore covers an anchor that is not foreground
+  T fg;   // an anchor is foreground if its IoU is at least this
+  T bg;   // an anchor is background if its IoU is below this
+  T iof;  // an ignore region covers an anchor if intersection / anchor area is at least this
 };
 
 template <class T>
@@ -41,14 +43,13 @@ RETINA_OPS_HOST_DEVICE int64_t final_match(int64_t provisional) {
                                                                              : kBetween;
 }
 
-// An anchor that touches nothing has IoU 0 with every box: where 0 is background, boxes that cannot overlap need not be
-// compared. Otherwise every pair counts.
+// Whether pairs without overlap may be left out. Their IoU is 0, so they may be if an anchor with IoU 0 is background.
 template <class T>
 RETINA_OPS_HOST_DEVICE bool only_overlaps_matter(const MatchThresholds<T>& thresholds) {
   return T(0) < thresholds.bg && thresholds.bg <= thresholds.fg;
 }
 
-// The smallest box around many, NaN left out; overlapping it is necessary for overlapping any of them.
+// The smallest box around several boxes, without their NaN coordinates. A box that overlaps one of them overlaps it.
 template <class T>
 struct Bounds {
   T x1, y1, x2, y2;

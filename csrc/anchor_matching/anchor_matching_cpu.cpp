@@ -1,6 +1,7 @@
-// Operations bound it: about 20 vector operations and a division for 16 pairs, so the pairs are what to save. Anchors
-// are taken in tiles of neighbours (a detector's anchors come in rows of cells); a box is compared with a tile only
-// where it overlaps the tile's bounds, and tested against those only where it overlaps those of the tile's group.
+// Anchor matching on the CPU. It is compute-bound: 16 pairs take about 20 vector operations and a division. So as few
+// pairs as possible are compared. Anchors are taken in tiles of neighbours (the anchors of a detector come in rows of
+// cells). A box is compared with a tile only if it overlaps the bounds of the tile, and these are tested only for boxes
+// that overlap the bounds of the tile's group.
 #include "anchor_matching/anchor_matching_cpu.h"
 
 #include <algorithm>
@@ -12,11 +13,12 @@
 namespace retina_ops {
 namespace {
 
-constexpr int64_t kGroupsPerImage = 32;   // at most
-constexpr int64_t kSmallestGroup = 4096;  // anchors: less is not worth a thread
+constexpr int64_t kMaxGroupsPerImage = 32;
+constexpr int64_t kMinGroupSize = 4096;  // anchors; less work is not worth a thread
 
+// Anchors [begin, end) of an image.
 struct Range {
-  int64_t image, begin, end;  // anchors of one image
+  int64_t image, begin, end;
 };
 
 template <class T>
@@ -32,7 +34,7 @@ MatchThresholds<T> thresholds_of(const MatchProblem& problem) {
 }
 
 template <class T>
-RETINA_OPS_HOST_DEVICE void find_best_in(MatchWork<T>& work, int64_t group) {
+RETINA_OPS_HOST_DEVICE void find_best(MatchWork<T>& work, int64_t group) {
   const MatchProblem& problem = work.problem;
   const Range range = range_of(work, group);
   const MatchThresholds<T> thresholds = thresholds_of<T>(problem);
@@ -44,20 +46,20 @@ RETINA_OPS_HOST_DEVICE void find_best_in(MatchWork<T>& work, int64_t group) {
   const int count = problem.gt_counts[range.image];
   std::vector<int32_t> near_group(static_cast<size_t>(count) + 1);
   std::vector<int32_t> near_tile(static_cast<size_t>(count) + 1);
-  Tile<T> tile;
+  AnchorTile<T> tile;
   Bounds<T> bounds = no_bounds<T>();
-  for (int64_t first = range.begin; first < range.end && !all; first += kTile) {
-    load_tile(problem, range.image, first, static_cast<int>(std::min<int64_t>(kTile, range.end - first)), tile);
+  for (int64_t first = range.begin; first < range.end && !all; first += kTileAnchors) {
+    load_tile(problem, range.image, first, block_count<kTileAnchors>(first, range.end), tile);
     extend(bounds, tile.bounds);
   }
   const int group_count = select_boxes(bounds, all, boxes, nullptr, count, near_group.data());
-  alignas(64) T best[kTile];
-  alignas(64) int32_t best_index[kTile];
-  for (int64_t first = range.begin; first < range.end; first += kTile) {
-    const int anchors = static_cast<int>(std::min<int64_t>(kTile, range.end - first));
-    const auto tile_index = static_cast<int32_t>((first - range.begin) / kTile);
+  alignas(64) T best[kTileAnchors];
+  alignas(64) int32_t best_index[kTileAnchors];
+  for (int64_t first = range.begin; first < range.end; first += kTileAnchors) {
+    const int anchors = block_count<kTileAnchors>(first, range.end);
+    const auto tile_index = static_cast<int32_t>((first - range.begin) / kTileAnchors);
     load_tile(problem, range.image, first, anchors, tile);
-    for (int i = 0; i < kTile; ++i) {
+    for (int i = 0; i < kTileAnchors; ++i) {
       best[i] = all ? -std::numeric_limits<T>::infinity() : T(0);
       best_index[i] = 0;
     }
@@ -75,42 +77,45 @@ RETINA_OPS_HOST_DEVICE void find_best_in(MatchWork<T>& work, int64_t group) {
   }
 }
 
-// Makes the anchors foreground that attain the highest IoU of box j.
+// Makes those anchors of the range foreground whose IoU with box j is the highest that the box has.
 template <class T>
-RETINA_OPS_HOST_DEVICE void keep_best_of(const MatchWork<T>& work, const Range& range, int64_t j,
-                                         const GroupBest<T>& found) {
+RETINA_OPS_HOST_DEVICE void add_low_quality_matches(const MatchWork<T>& work, const Range& range, int64_t j,
+                                                    const GroupBest<T>& highest) {
   const MatchProblem& problem = work.problem;
   const Box<T> box = work.gt.boxes[static_cast<size_t>(range.image * problem.gt_capacity + j)];
   const T area = work.gt.areas[static_cast<size_t>(range.image * problem.gt_capacity + j)];
   int64_t* matches = problem.matches + range.image * problem.anchor_count;
-  Tile<T> tile;
-  for (int64_t t = found.first_tile; t <= found.last_tile; ++t) {
-    const int64_t first = range.begin + t * kTile;
-    const int anchors = static_cast<int>(std::min<int64_t>(kTile, range.end - first));
+  AnchorTile<T> tile;
+  for (int64_t t = highest.first_tile; t <= highest.last_tile; ++t) {
+    const int64_t first = range.begin + t * kTileAnchors;
+    const int anchors = block_count<kTileAnchors>(first, range.end);
     load_tile(problem, range.image, first, anchors, tile);
     if (!may_overlap(tile.bounds, box)) continue;
-    bool attains[kTile];
-    for (int i = 0; i < kTile; ++i) attains[i] = box_iou(box, area, anchor_at(tile, i), tile.area[i]) == found.iou;
+    bool is_highest[kTileAnchors];
+    for (int i = 0; i < kTileAnchors; ++i) {
+      is_highest[i] = box_iou(box, area, tile.anchors.box(i), tile.area[i]) == highest.iou;
+    }
     for (int i = 0; i < anchors; ++i) {
-      if (attains[i]) matches[first + i] &= ~int64_t(3);  // MatchCode::kForeground
+      if (is_highest[i]) matches[first + i] &= ~int64_t(3);  // MatchCode::kForeground
     }
   }
 }
 
+// Ignores those anchors of the range that an ignore region covers and that are not foreground.
 template <class T>
-RETINA_OPS_HOST_DEVICE void ignore_regions_in(const MatchWork<T>& work, const Range& range) {
+RETINA_OPS_HOST_DEVICE void apply_ignore_regions(const MatchWork<T>& work, const Range& range) {
   const MatchProblem& problem = work.problem;
   const Box<T>* regions = work.regions.boxes.data() + range.image * problem.region_capacity;
   const T threshold = static_cast<T>(problem.ignore_iof);
   int64_t* matches = problem.matches + range.image * problem.anchor_count;
-  Tile<T> tile;
-  for (int64_t first = range.begin; first < range.end; first += kTile) {
-    const int anchors = static_cast<int>(std::min<int64_t>(kTile, range.end - first));
+  AnchorTile<T> tile;
+  for (int64_t first = range.begin; first < range.end; first += kTileAnchors) {
+    const int anchors = block_count<kTileAnchors>(first, range.end);
     load_tile(problem, range.image, first, anchors, tile);
     for (int32_t r = 0; r < problem.region_counts[range.image]; ++r) {
       if (!may_overlap(tile.bounds, regions[r])) continue;
       for (int i = 0; i < anchors; ++i) {
-        const T covered = div_rn(box_intersection(regions[r], anchor_at(tile, i)), tile.area[i]);
+        const T covered = div_rn(box_intersection(regions[r], tile.anchors.box(i)), tile.area[i]);
         int64_t& match = matches[first + i];
         if (!is_foreground(match) && covered >= threshold) match = int64_t(MatchCode::kBetween);
       }
@@ -119,15 +124,15 @@ RETINA_OPS_HOST_DEVICE void ignore_regions_in(const MatchWork<T>& work, const Ra
 }
 
 template <class T>
-RETINA_OPS_HOST_DEVICE void decide_in(MatchWork<T>& work, int64_t group) {
+RETINA_OPS_HOST_DEVICE void decide(MatchWork<T>& work, int64_t group) {
   const MatchProblem& problem = work.problem;
   const Range range = range_of(work, group);
   const GroupBest<T>* in_group = work.in_group.data() + group * problem.gt_capacity;
   const T* best = work.best.data() + range.image * problem.gt_capacity;
   for (int32_t j = 0; problem.allow_low_quality && j < problem.gt_counts[range.image]; ++j) {
-    if (best[j] > T(0) && in_group[j].iou == best[j]) keep_best_of(work, range, j, in_group[j]);
+    if (best[j] > T(0) && in_group[j].iou == best[j]) add_low_quality_matches(work, range, j, in_group[j]);
   }
-  if (problem.regions != nullptr && problem.region_counts[range.image] > 0) ignore_regions_in(work, range);
+  if (problem.regions != nullptr && problem.region_counts[range.image] > 0) apply_ignore_regions(work, range);
   int64_t* matches = problem.matches + range.image * problem.anchor_count;
   int64_t foreground = 0;
   for (int64_t i = range.begin; i < range.end; ++i) {
@@ -137,43 +142,13 @@ RETINA_OPS_HOST_DEVICE void decide_in(MatchWork<T>& work, int64_t group) {
   work.foreground[static_cast<size_t>(group)] = foreground;
 }
 
-// One function per instruction set: the work above is always inlined, so it takes on its target.
 template <class T>
-void find_best_baseline(MatchWork<T>& work, int64_t group) {
-  find_best_in(work, group);
-}
-template <class T>
-void decide_baseline(MatchWork<T>& work, int64_t group) {
-  decide_in(work, group);
-}
-#if RETINA_OPS_HAS_X86_TARGETS
-template <class T>
-RETINA_OPS_TARGET_AVX2 void find_best_avx2(MatchWork<T>& work, int64_t group) {
-  find_best_in(work, group);
-}
-template <class T>
-RETINA_OPS_TARGET_AVX512 void find_best_avx512(MatchWork<T>& work, int64_t group) {
-  find_best_in(work, group);
-}
-template <class T>
-RETINA_OPS_TARGET_AVX2 void decide_avx2(MatchWork<T>& work, int64_t group) {
-  decide_in(work, group);
-}
-template <class T>
-RETINA_OPS_TARGET_AVX512 void decide_avx512(MatchWork<T>& work, int64_t group) {
-  decide_in(work, group);
-}
-#endif
-
-template <class T>
-MatchBoxes<T> load_boxes(const void* from, Dtype dtype, int64_t count) {
+MatchBoxes<T> load_boxes(const void* boxes, Dtype dtype, int64_t count) {
   MatchBoxes<T> loaded;
   loaded.boxes.resize(static_cast<size_t>(count));
   loaded.areas.resize(static_cast<size_t>(count));
   for (int64_t i = 0; i < count; ++i) {
-    alignas(64) T v[4];
-    load_block<4>(from, dtype, 4 * i, v, 4);
-    loaded.boxes[static_cast<size_t>(i)] = {v[0], v[1], v[2], v[3]};
+    loaded.boxes[static_cast<size_t>(i)] = load_box<T>(boxes, dtype, i);
     loaded.areas[static_cast<size_t>(i)] = box_area(loaded.boxes[static_cast<size_t>(i)]);
   }
   return loaded;
@@ -189,8 +164,8 @@ MatchWork<T> prepare_matching(const MatchProblem& problem) {
   if (problem.regions != nullptr) {
     work.regions = load_boxes<T>(problem.regions, problem.dtype, problem.batch * problem.region_capacity);
   }
-  const int64_t share = (problem.anchor_count + kGroupsPerImage - 1) / kGroupsPerImage;
-  work.group_size = std::max(kSmallestGroup, (share + kTile - 1) / kTile * kTile);
+  const int64_t share = (problem.anchor_count + kMaxGroupsPerImage - 1) / kMaxGroupsPerImage;
+  work.group_size = std::max(kMinGroupSize, (share + kTileAnchors - 1) / kTileAnchors * kTileAnchors);
   work.groups_per_image = (problem.anchor_count + work.group_size - 1) / work.group_size;
   work.in_group.resize(static_cast<size_t>(work.groups() * problem.gt_capacity), GroupBest<T>{T(0), 0, 0});
   work.best.resize(static_cast<size_t>(problem.batch * problem.gt_capacity), T(0));
@@ -200,11 +175,7 @@ MatchWork<T> prepare_matching(const MatchProblem& problem) {
 
 template <class T>
 void match_find_best(MatchWork<T>& work, int64_t group) {
-#if RETINA_OPS_HAS_X86_TARGETS
-  if (cpu_isa() == Isa::kAvx512) return find_best_avx512(work, group);
-  if (cpu_isa() == Isa::kAvx2) return find_best_avx2(work, group);
-#endif
-  find_best_baseline(work, group);
+  isa_variant<find_best<T>>()(work, group);
 }
 
 template <class T>
@@ -219,11 +190,7 @@ void match_merge(MatchWork<T>& work) {
 
 template <class T>
 void match_decide(MatchWork<T>& work, int64_t group) {
-#if RETINA_OPS_HAS_X86_TARGETS
-  if (cpu_isa() == Isa::kAvx512) return decide_avx512(work, group);
-  if (cpu_isa() == Isa::kAvx2) return decide_avx2(work, group);
-#endif
-  decide_baseline(work, group);
+  isa_variant<decide<T>>()(work, group);
 }
 
 template <class T>

@@ -1,5 +1,5 @@
-// Anchor matching over plain memory, on the CPU: two phases over groups of anchors, independent within a phase.
-// No torch.
+// Anchor matching on the CPU, over plain memory. The anchors are cut into groups, which two phases process; the groups
+// of a phase are independent of each other. No torch.
 //
 //   MatchWork<T> work = prepare_matching<T>(problem);
 //   for each group: match_find_best(work, group);
@@ -20,8 +20,8 @@ struct MatchProblem {
   const void* anchors;  // [anchor_count, 4], or [batch, anchor_count, 4]
   bool anchors_per_image;
   const void* gt_boxes;      // [batch, gt_capacity, 4]
-  const int32_t* gt_counts;  // [batch] valid boxes of each image
-  const void* regions;       // [batch, region_capacity, 4] to ignore, or null
+  const int32_t* gt_counts;  // [batch] number of valid boxes per image
+  const void* regions;       // [batch, region_capacity, 4] regions to ignore, or null
   const int32_t* region_counts;
   Dtype dtype;
   int64_t batch;
@@ -33,17 +33,17 @@ struct MatchProblem {
   double ignore_iof;
   bool allow_low_quality;
   int64_t* matches;     // [batch, anchor_count]
-  int64_t* foreground;  // [batch] foreground anchors of each image
+  int64_t* foreground;  // [batch] number of foreground anchors per image
 };
 
-// Highest IoU of a box with the anchors of a group, and the tiles between which it is attained.
+// The highest IoU of a box with the anchors of a group, and the first and the last tile in which an anchor has it.
 template <class T>
 struct GroupBest {
   T iou;
   int32_t first_tile, last_tile;
 };
 
-// Boxes of one kind in the type of the arithmetic.
+// Ground-truth boxes or ignore regions in the type of the arithmetic, and their areas.
 template <class T>
 struct MatchBoxes {
   std::vector<Box<T>> boxes;  // [batch, capacity]
@@ -56,25 +56,26 @@ struct MatchWork {
   MatchBoxes<T> gt;
   MatchBoxes<T> regions;
   int64_t groups_per_image;            // bounded, so that memory is O(anchors + boxes)
-  int64_t group_size;                  // anchors
+  int64_t group_size;                  // anchors per group
   std::vector<GroupBest<T>> in_group;  // [batch, groups_per_image, gt_capacity]
   std::vector<T> best;                 // [batch, gt_capacity] over all groups
-  std::vector<int64_t> foreground;     // [batch, groups_per_image]
+  std::vector<int64_t> foreground;     // [batch, groups_per_image] number of foreground anchors
 
   int64_t groups() const { return problem.batch * groups_per_image; }
 };
 
 template <class T>
 MatchWork<T> prepare_matching(const MatchProblem& problem);
-// Each anchor's best box, and each box's best IoU in the group.
+// Finds the best box of each anchor, and the best IoU of each box in the group.
 template <class T>
 void match_find_best(MatchWork<T>& work, int64_t group);
+// Finds the best IoU of each box over all groups.
 template <class T>
 void match_merge(MatchWork<T>& work);
-// Low-quality matches, regions to ignore, and the final values; each group's foreground anchors.
+// Applies low-quality matches and regions to ignore, writes the final matches and counts the foreground of the group.
 template <class T>
 void match_decide(MatchWork<T>& work, int64_t group);
-// Foreground anchors of each image.
+// Adds up the foreground anchors of each image.
 template <class T>
 void match_count(const MatchWork<T>& work);
 

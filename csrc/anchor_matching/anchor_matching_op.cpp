@@ -5,7 +5,7 @@
 
 #include <tuple>
 
-#include "common/isa.h"
+#include "common/cpu_op.h"
 
 namespace retina_ops {
 namespace {
@@ -20,11 +20,11 @@ void check_counts(const char* name, const int32_t* counts, int64_t batch, int64_
 template <class T>
 void run(const MatchProblem& problem) {
   MatchWork<T> work = prepare_matching<T>(problem);
-  torch::stable::parallel_for(0, work.groups(), 1, [&](int64_t begin, int64_t end) {
+  parallel_for(work.groups(), 1, [&](int64_t begin, int64_t end) {
     for (int64_t group = begin; group < end; ++group) match_find_best(work, group);
   });
   match_merge(work);
-  torch::stable::parallel_for(0, work.groups(), 1, [&](int64_t begin, int64_t end) {
+  parallel_for(work.groups(), 1, [&](int64_t begin, int64_t end) {
     for (int64_t group = begin; group < end; ++group) match_decide(work, group);
   });
   match_count(work);
@@ -32,15 +32,15 @@ void run(const MatchProblem& problem) {
 
 std::tuple<Tensor, Tensor> match_anchors_cpu(const Tensor& anchors, const Tensor& gt_boxes, const Tensor& gt_counts,
                                              std::optional<Tensor> regions, std::optional<Tensor> region_counts,
-                                             double fg_iou, double bg_iou, bool allow_low_quality, double ignore_iof) {
-  const MatchCall call = check_match_anchors(anchors, gt_boxes, gt_counts, regions, region_counts, fg_iou, bg_iou,
-                                             allow_low_quality, ignore_iof);
+                                             double fg_iou_thresh, double bg_iou_thresh, bool allow_low_quality,
+                                             double ignore_iof) {
+  const MatchCall call = check_match_anchors(anchors, gt_boxes, gt_counts, regions, region_counts, fg_iou_thresh,
+                                             bg_iou_thresh, allow_low_quality, ignore_iof);
   const MatchProblem& problem = call.problem;
   check_counts("gt_boxes", problem.gt_counts, problem.batch, problem.gt_capacity);
   if (problem.regions != nullptr) {
     check_counts("ignore_regions", problem.region_counts, problem.batch, problem.region_capacity);
   }
-  cpu_isa();  // a bad RETINA_OPS_ISA is an error here, not inside a thread
   if (call.matches.numel() == 0) return {call.matches, call.foreground};
   if (problem.dtype == Dtype::kFloat64) {
     run<double>(problem);

@@ -3,7 +3,7 @@
 
 #include <tuple>
 
-#include "anchor_matching/anchor_matching_launch.cuh"
+#include "anchor_matching/anchor_matching_kernels.cuh"
 #include "anchor_matching/anchor_matching_op.h"
 #include "common/cuda_op.cuh"
 
@@ -20,7 +20,7 @@ std::tuple<Tensor, Tensor> match_anchors_cuda(const Tensor& anchors, const Tenso
   const MatchProblem& problem = call.problem;
   const Tensor best = torch::stable::new_zeros(anchors, {problem.batch * problem.gt_capacity + 1},
                                                problem.dtype == Dtype::kFloat64 ? ScalarType::Long : ScalarType::Int);
-  launch_match_anchors(problem, best.mutable_data_ptr(), 0, current_stream(anchors));
+  launch_match_anchors({problem, best.mutable_data_ptr(), {}, current_stream(anchors)});
   RETINA_OPS_LAUNCH_CHECK();
   return {call.matches, call.foreground};
 }

@@ -1,8 +1,5 @@
-// What the CPU and the CUDA entries of match_anchors share: argument checks and the problem they describe.
+// What the CPU and the CUDA operators of match_anchors share: argument checks and the problem for the kernels.
 #pragma once
-
-#include <torch/csrc/stable/ops.h>
-#include <torch/csrc/stable/tensor.h>
 
 #include <optional>
 
@@ -12,7 +9,7 @@
 
 namespace retina_ops {
 
-// The arguments of one call after the checks, contiguous, with the outputs allocated.
+// The arguments of a call, checked and contiguous, and its outputs.
 struct MatchCall {
   Tensor anchors;
   Tensor gt_boxes;
@@ -38,7 +35,8 @@ inline void check_padded_boxes(const char* op, const char* name, const Tensor& b
 
 inline MatchCall check_match_anchors(const Tensor& anchors, const Tensor& gt_boxes, const Tensor& gt_counts,
                                      const std::optional<Tensor>& regions, const std::optional<Tensor>& region_counts,
-                                     double fg_iou, double bg_iou, bool allow_low_quality, double ignore_iof) {
+                                     double fg_iou_thresh, double bg_iou_thresh, bool allow_low_quality,
+                                     double ignore_iof) {
   const char* op = "match_anchors";
   check_floating(op, "anchors", anchors);
   check_padded_boxes(op, "gt_boxes", gt_boxes, gt_counts, anchors);
@@ -46,8 +44,10 @@ inline MatchCall check_match_anchors(const Tensor& anchors, const Tensor& gt_box
   const bool per_image = anchors.dim() == 3;
   check((anchors.dim() == 2 || (per_image && anchors.size(0) == batch)) && anchors.size(anchors.dim() - 1) == 4, op,
         ": anchors must be [A, 4] or [", batch, ", A, 4], got ", shape_string(anchors));
-  check(bg_iou <= fg_iou, op, ": bg_iou must be at most fg_iou, got ", bg_iou, " and ", fg_iou);
-  check(regions.has_value() == region_counts.has_value(), op, ": ignore_regions and their counts come together");
+  check(bg_iou_thresh <= fg_iou_thresh, op, ": bg_iou_thresh must be at most fg_iou_thresh, got ", bg_iou_thresh,
+        " and ", fg_iou_thresh);
+  check(regions.has_value() == region_counts.has_value(), op,
+        ": ignore_regions and their counts must be given together");
   if (regions) {
     check_padded_boxes(op, "ignore_regions", *regions, *region_counts, anchors);
     check(regions->size(0) == batch, op, ": ignore_regions must be [", batch, ", R, 4], got ", shape_string(*regions));
@@ -78,8 +78,8 @@ inline MatchCall check_match_anchors(const Tensor& anchors, const Tensor& gt_box
   problem.batch = batch;
   problem.anchor_count = anchor_count;
   problem.gt_capacity = gt_boxes.size(1);
-  problem.fg_iou = fg_iou;
-  problem.bg_iou = bg_iou;
+  problem.fg_iou = fg_iou_thresh;
+  problem.bg_iou = bg_iou_thresh;
   problem.ignore_iof = ignore_iof;
   problem.allow_low_quality = allow_low_quality;
   problem.matches = call.matches.mutable_data_ptr<int64_t>();

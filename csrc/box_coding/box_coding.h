@@ -1,22 +1,42 @@
-// Boxes as deltas from proposals, and back. Host and device, no torch.
+// Encodes boxes as deltas from proposals, and decodes deltas. Host and device, no torch.
 //
-// Girshick et al. 2014, "Rich feature hierarchies", equations (1) to (4) of appendix C, with torchvision's weights:
-// for a proposal of centre (cx, cy) and size (w, h) and a box of centre (gx, gy) and size (gw, gh)
+// Girshick et al. 2014, "Rich feature hierarchies", equations (1) to (4) of appendix C, with torchvision's weights. For
+// a proposal with centre (cx, cy) and size (w, h) and a box with centre (gx, gy) and size (gw, gh):
 //   dx = wx (gx - cx) / w     dy = wy (gy - cy) / h     dw = ww log(gw / w)     dh = wh log(gh / h).
 #pragma once
 
 #include "common/box.h"
 #include "common/elementary.h"
+#include "common/half_block.h"
 
 namespace retina_ops {
 
-// What all boxes of a call share.
+// The parameters that all boxes of a call share.
 template <class T>
 struct BoxCoding {
   T weight_x, weight_y, weight_w, weight_h;
-  T log_limit;                          // decoded: log(size / proposal size) is at most this
-  T lowest, image_height, image_width;  // decoded boxes are cut to these: 0 and pixels, or infinite
+  T log_limit;  // decoding: upper bound of log(size / proposal size)
+  // Decoding clips coordinates to [lowest, image size], 0 and pixels, or does not clip, where these are infinite.
+  T lowest, image_height, image_width;
 };
+
+// The limit of torchvision: log(1000 / 16).
+constexpr double kBoxLogLimit = 4.135166556742356;
+
+// weights: [4], x y w h. The image size is in pixels; decoded boxes are not clipped where it is negative.
+template <class T>
+BoxCoding<T> box_coding_of(const double* weights, double image_height = -1.0, double image_width = -1.0) {
+  const bool clips = image_height >= 0.0;
+  const T infinity = std::numeric_limits<T>::infinity();
+  return {static_cast<T>(weights[0]),
+          static_cast<T>(weights[1]),
+          static_cast<T>(weights[2]),
+          static_cast<T>(weights[3]),
+          static_cast<T>(kBoxLogLimit),
+          clips ? T(0) : -infinity,
+          clips ? static_cast<T>(image_height) : infinity,
+          clips ? static_cast<T>(image_width) : infinity};
+}
 
 template <class T>
 struct Deltas {
@@ -35,7 +55,7 @@ RETINA_OPS_HOST_DEVICE Deltas<T> encode_box(const BoxCoding<T>& coding, const Bo
           coding.weight_h * natural_log<Math>(gh / h)};
 }
 
-// Gradients of sum(grad * encode_box) by the box and by the proposal.
+// The gradients of sum(grad * encode_box(box, proposal)) by the box and by the proposal.
 template <class T>
 RETINA_OPS_HOST_DEVICE void encode_box_backward(const BoxCoding<T>& coding, const Deltas<T>& grad, const Box<T>& box,
                                                 const Box<T>& proposal, Box<T>& for_box, Box<T>& for_proposal) {
@@ -57,7 +77,7 @@ RETINA_OPS_HOST_DEVICE void encode_box_backward(const BoxCoding<T>& coding, cons
                   T(-0.5) * by_offset_y + by_h};
 }
 
-// Like torch.clamp: NaN stays NaN.
+// As torch.clamp: NaN stays NaN.
 template <class T>
 RETINA_OPS_HOST_DEVICE T clamped(T value, T low, T high) {
   const T raised = value < low ? low : value;
@@ -79,7 +99,8 @@ RETINA_OPS_HOST_DEVICE Box<T> decode_box(const BoxCoding<T>& coding, const Delta
           clamped(y + half_h, low, bottom)};
 }
 
-// Gradients of sum(grad * decode_box) by the deltas and by the proposal; none through a clipped coordinate.
+// The gradients of sum(grad * decode_box(deltas, proposal)) by the deltas and by the proposal. A coordinate that was
+// clipped has none.
 template <class T, class Math>
 RETINA_OPS_HOST_DEVICE void decode_box_backward(const BoxCoding<T>& coding, const Box<T>& grad, const Deltas<T>& deltas,
                                                 const Box<T>& proposal, Deltas<T>& for_deltas, Box<T>& for_proposal) {
@@ -110,5 +131,28 @@ RETINA_OPS_HOST_DEVICE void decode_box_backward(const BoxCoding<T>& coding, cons
   const T by_h = by_y * (deltas.dy / coding.weight_y) + by_height * scale_h;
   for_proposal = {T(0.5) * by_x - by_w, T(0.5) * by_y - by_h, T(0.5) * by_x + by_w, T(0.5) * by_y + by_h};
 }
+
+enum class BoxCodingOp { kEncode, kEncodeBackward, kDecode, kDecodeBackward };
+
+// One call of an operator. All arrays are contiguous; n is the number of boxes. Arithmetic is in float, or in double
+// where an input is float64.
+struct BoxCodingProblem {
+  BoxCodingOp op;
+  const void* codes;  // [n, 4] boxes to encode, or deltas to decode
+  Dtype code_dtype;
+  const void* proposals;  // [period, 4]: row i belongs to proposal i % period
+  Dtype proposal_dtype;
+  int64_t period;
+  const void* grad;  // [n, 4] of `out_dtype`: upstream gradient; null in a forward
+  void* out;         // [n, 4] of `out_dtype`: the result; in a backward the gradient by codes
+  void* out2;        // [n, 4] of `out_dtype`: in a backward the gradient by proposals; null in a forward
+  Dtype out_dtype;
+  double weights[4];
+  double image_height;  // pixels; negative: decoded boxes are not clipped
+  double image_width;
+};
+
+// On the CPU: computes boxes [begin, end).
+void box_coding_range(const BoxCodingProblem& problem, int64_t begin, int64_t end);
 
 }  // namespace retina_ops

@@ -3,17 +3,14 @@
 
 #include <torch/csrc/stable/library.h>
 
-#include "common/isa.h"
+#include "common/cpu_op.h"
 
 namespace retina_ops {
 namespace {
 
-constexpr int64_t kBoxesPerThread = 4096;  // fewer are not worth a thread
-
 void run_on_cpu(const BoxCodingCall& call) {
-  cpu_isa();  // a bad RETINA_OPS_ISA is an error here, not inside a thread
-  torch::stable::parallel_for(0, call.n, kBoxesPerThread,
-                              [&](int64_t begin, int64_t end) { box_coding_range(call.problem, begin, end); });
+  parallel_for(call.n, kBoxesPerThread,
+               [&](int64_t begin, int64_t end) { box_coding_range(call.problem, begin, end); });
 }
 
 using Operators = BoxCodingOperators<run_on_cpu>;

@@ -1,7 +1,7 @@
 // Box coding for CUDA tensors: launches and registration.
 #include <torch/csrc/stable/library.h>
 
-#include "box_coding/box_coding_launch.cuh"
+#include "box_coding/box_coding_kernels.cuh"
 #include "box_coding/box_coding_op.h"
 #include "common/cuda_op.cuh"
 
@@ -11,7 +11,7 @@ namespace {
 void run_on_cuda(const BoxCodingCall& call) {
   if (call.n == 0) return;
   const torch::stable::accelerator::DeviceGuard guard(call.codes.get_device_index());
-  launch_box_coding(call.problem, 0, call.n, current_stream(call.codes));
+  launch_box_coding({call.problem, call.n, {}, current_stream(call.codes)});
   RETINA_OPS_LAUNCH_CHECK();
 }
 

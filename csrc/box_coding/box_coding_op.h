@@ -1,26 +1,23 @@
-// What the CPU and the CUDA entries of box coding share: argument checks and the problem they describe.
+// What the CPU and the CUDA operators of box coding share: argument checks and the problem for the kernels.
 #pragma once
-
-#include <torch/csrc/stable/ops.h>
-#include <torch/csrc/stable/tensor.h>
 
 #include <cmath>
 #include <tuple>
 
-#include "box_coding/box_coding_cpu.h"
+#include "box_coding/box_coding.h"
 #include "common/check.h"
 #include "common/dispatch.h"
 
 namespace retina_ops {
 
-// The operators' options, as in their schemas.
+// The options of the operators, as in their schemas.
 struct BoxCodingOptions {
   double weight_x, weight_y, weight_w, weight_h;
   double image_height = -1.0;
   double image_width = -1.0;
 };
 
-// The arguments of one call after the checks, contiguous, with the outputs allocated.
+// The arguments of a call, checked and contiguous, and its outputs.
 struct BoxCodingCall {
   Tensor codes;
   Tensor proposals;
@@ -31,7 +28,7 @@ struct BoxCodingCall {
   int64_t n;
 };
 
-// float32 beside half counts as float32: half codes may meet float32 proposals.
+// The dtype of the outputs: that of the inputs, or float32 for float16 or bfloat16 codes with float32 proposals.
 inline ScalarType box_coding_dtype(const char* op, const Tensor& codes, const Tensor& proposals) {
   const ScalarType a = codes.scalar_type();
   const ScalarType b = proposals.scalar_type();
@@ -44,15 +41,11 @@ inline ScalarType box_coding_dtype(const char* op, const Tensor& codes, const Te
 inline BoxCodingCall check_box_coding(const char* op, BoxCodingOp kind, const Tensor* grad, const char* codes_name,
                                       const Tensor& codes, const char* proposals_name, const Tensor& proposals,
                                       const BoxCodingOptions& options) {
-  check_floating(op, codes_name, codes);
-  check_floating(op, proposals_name, proposals);
+  check_boxes(op, codes_name, codes);
+  check_boxes(op, proposals_name, proposals);
   check(same_device(codes, proposals), op, ": ", codes_name, " and ", proposals_name, " must be on one device");
   const ScalarType dtype = box_coding_dtype(op, codes, proposals);
-  for (const auto& [name, tensor] : {std::pair{codes_name, &codes}, std::pair{proposals_name, &proposals}}) {
-    check(tensor->dim() >= 1 && tensor->size(tensor->dim() - 1) == 4, op, ": ", name, " must be [..., 4], got ",
-          shape_string(*tensor));
-  }
-  // The proposals' shape must end the codes' shape: they repeat over the leading dimensions.
+  // The proposals repeat over the leading dimensions of the codes.
   bool fits = proposals.dim() <= codes.dim();
   for (int64_t dim = 0; fits && dim < proposals.dim(); ++dim) {
     fits = proposals.size(proposals.dim() - 1 - dim) == codes.size(codes.dim() - 1 - dim);
@@ -96,7 +89,7 @@ inline BoxCodingCall check_box_coding(const char* op, BoxCodingOp kind, const Te
   return call;
 }
 
-// The four operators, for a backend that runs a call by run(const BoxCodingCall&).
+// The four operators of one backend; `run` computes a call.
 template <void (*run)(const BoxCodingCall&)>
 struct BoxCodingOperators {
   static Tensor encode(const Tensor& reference_boxes, const Tensor& proposals, double wx, double wy, double ww,

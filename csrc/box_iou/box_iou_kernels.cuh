@@ -1,8 +1,8 @@
 // Pairwise IoU, of every kind, on CUDA. No torch.
 //
-// Floor: the output, 4 bytes a pair. A block computes kIouRows rows of a tile of columns: a thread keeps its kPack
-// columns in registers, the rows come from shared memory, and every store is one 16-byte access where m allows it. What
-// a box needs of itself alone, its area and its aspect's angle, is computed once a block.
+// Lower bound: writing the output, 4 bytes per pair. A block computes kIouRows rows of a tile of columns: a thread
+// keeps its kPack columns in registers, the rows come from shared memory, and every store is one 16-byte access where m
+// allows it. What depends on one box alone, its area and the angle of its aspect ratio, is computed once per block.
 #pragma once
 
 #include "common/box_access.cuh"
@@ -13,9 +13,8 @@ namespace retina_ops {
 constexpr int kIouThreads = 128;
 constexpr int kIouRows = 32;
 
-// boxes1: [batch, n, 4] and boxes2: [batch, m, 4] of `dtype`; iou: [batch, n, m]. first_block is added to the block's
-// index, 0 but in tests of large indices. launch: batch * ceil(n / kIouRows) * ceil(m / (kIouThreads * kPack)) blocks
-// of kIouThreads.
+// boxes1: [batch, n, 4] and boxes2: [batch, m, 4] of `dtype`; iou: [batch, n, m]; first_block: added to the index of
+// the block. launch: batch * ceil(n / kIouRows) * ceil(m / (kIouThreads * kPack)) blocks of kIouThreads.
 template <class A, IouKind K, int kPack>
 __global__ void __launch_bounds__(kIouThreads)
     box_iou_kernel(const void* boxes1, const void* boxes2, Dtype dtype, int64_t n, int64_t m, IouEps<A> eps, A* iou,
@@ -33,12 +32,12 @@ __global__ void __launch_bounds__(kIouThreads)
     rows[threadIdx.x] =
         measured<K, A, FusedMath>(load_box_of<A>(boxes1, dtype, image * n + row + threadIdx.x, aligned));
   }
-  MeasuredBox<A> mine[kPack];
+  MeasuredBox<A> own[kPack];
 #pragma unroll
   for (int i = 0; i < kPack; ++i) {
     const Box<A> none{A(0), A(0), A(0), A(0)};
-    mine[i] = measured<K, A, FusedMath>(column + i < m ? load_box_of<A>(boxes2, dtype, image * m + column + i, aligned)
-                                                       : none);
+    own[i] = measured<K, A, FusedMath>(column + i < m ? load_box_of<A>(boxes2, dtype, image * m + column + i, aligned)
+                                                      : none);
   }
   __syncthreads();
   if (column >= m) return;
@@ -47,7 +46,7 @@ __global__ void __launch_bounds__(kIouThreads)
     A values[kPack];
 #pragma unroll
     for (int i = 0; i < kPack; ++i) {
-      values[i] = iou_terms<K, IouReading::kPairwise, A, FusedMath>(rows[r], mine[i], eps).value;
+      values[i] = iou_terms<K, IouReading::kPairwise, A, FusedMath>(rows[r], own[i], eps).value;
     }
     store_pack(out + r * m, m - column, kPack > 1, values);
   }

@@ -3,29 +3,36 @@
 
 #include <type_traits>
 
-#include "box_iou/box_iou_cpu.h"
+#include "box_iou/box_iou.h"
 #include "box_iou/box_iou_kernels.cuh"
 
 namespace retina_ops {
 
+// A call on the device. The output is aligned to 16 bytes. limits.first: the first image that is computed.
+struct BoxIouDevice : BoxIouProblem {
+  int64_t batch;
+  LaunchLimits limits;
+  cudaStream_t stream;
+};
+
 template <class A, IouKind K, int kPack>
-void launch_box_iou_pack(const BoxIouProblem& problem, int64_t first_image, int64_t batch, cudaStream_t stream) {
+void launch_box_iou_pack(const BoxIouDevice& device) {
   const int64_t per_image =
-      ceil_div<int64_t>(problem.n, kIouRows) * ceil_div<int64_t>(problem.m, int64_t(kIouThreads) * kPack);
-  launch(box_iou_kernel<A, K, kPack>, dim3(static_cast<unsigned>((batch - first_image) * per_image)), dim3(kIouThreads),
-         0, stream, problem.boxes1, problem.boxes2, problem.dtype, problem.n, problem.m, pairwise_eps<A>(problem),
-         static_cast<A*>(problem.iou), is_aligned(problem.boxes1, 16) && is_aligned(problem.boxes2, 16),
-         first_image * per_image);
+      ceil_div<int64_t>(device.n, kIouRows) * ceil_div<int64_t>(device.m, int64_t(kIouThreads) * kPack);
+  const int64_t blocks = (device.batch - device.limits.first) * per_image;
+  launch(box_iou_kernel<A, K, kPack>, dim3(static_cast<unsigned>(blocks)), dim3(kIouThreads), 0, device.stream,
+         device.boxes1, device.boxes2, device.dtype, device.n, device.m, pairwise_eps<A>(device),
+         static_cast<A*>(device.iou), is_aligned(device.boxes1, 16) && is_aligned(device.boxes2, 16),
+         device.limits.first * per_image);
 }
 
-// The output is aligned to 16 bytes.
 template <class A, IouKind K>
-void launch_box_iou_kind(const BoxIouProblem& problem, int64_t first_image, int64_t batch, cudaStream_t stream) {
+void launch_box_iou_kind(const BoxIouDevice& device) {
   constexpr int kPack = 16 / sizeof(A);
-  if (problem.m % kPack == 0) {  // every row of the output is aligned
-    launch_box_iou_pack<A, K, kPack>(problem, first_image, batch, stream);
+  if (device.m % kPack == 0) {  // every row of the output is aligned
+    launch_box_iou_pack<A, K, kPack>(device);
   } else {
-    launch_box_iou_pack<A, K, 1>(problem, first_image, batch, stream);
+    launch_box_iou_pack<A, K, 1>(device);
   }
 }
 
@@ -40,20 +47,30 @@ void for_kind(IouKind kind, const Function& function) {
   }
 }
 
-// Images [first_image, batch): first_image is 0 but in tests of large indices.
-inline void launch_box_iou(const BoxIouProblem& problem, int64_t first_image, int64_t batch, cudaStream_t stream) {
-  for_kind(problem.kind, [&](auto kind) {
+// At least one pair.
+inline void launch_box_iou(const BoxIouDevice& device) {
+  for_kind(device.kind, [&](auto kind) {
     constexpr IouKind kKind = decltype(kind)::value;
-    if (problem.dtype == Dtype::kFloat64) {
-      launch_box_iou_kind<double, kKind>(problem, first_image, batch, stream);
+    if (device.dtype == Dtype::kFloat64) {
+      launch_box_iou_kind<double, kKind>(device);
     } else {
-      launch_box_iou_kind<float, kKind>(problem, first_image, batch, stream);
+      launch_box_iou_kind<float, kKind>(device);
     }
   });
 }
+RETINA_OPS_LAUNCH(launch_box_iou, BoxIouDevice, boxes1, boxes2, dtype, n, m, iou, kind, eps, batch, limits);
 
-// Images [first_image, batch). grad1, grad2: as the boxes, of their dtype, or null. In box_iou_grad.cu.
-void launch_box_iou_grad(const BoxIouGradProblem& problem, int64_t first_image, void* grad1, void* grad2,
-                         cudaStream_t stream);
+// A call of the gradient on the device. limits.first: the first image that is computed.
+struct BoxIouGradDevice : BoxIouGradProblem {
+  void* grad1;  // [batch, n, 4] of the dtype of the boxes, or null
+  void* grad2;  // [batch, m, 4] of that dtype, or null
+  LaunchLimits limits;
+  cudaStream_t stream;
+};
+
+void launch_box_iou_grad(const BoxIouGradDevice& device);  // in box_iou_grad.cu
+RETINA_OPS_FIELDS(BoxIouProblem, boxes1, boxes2, dtype, n, m, kind, eps);
+RETINA_OPS_LAUNCH(launch_box_iou_grad, BoxIouGradDevice, forward, grad, batch, row_sums, column_sums, grad1, grad2,
+                  limits);
 
 }  // namespace retina_ops

@@ -5,12 +5,12 @@
 
 #include <algorithm>
 
-#include "common/isa.h"
+#include "common/cpu_op.h"
 
 namespace retina_ops {
 namespace {
 
-constexpr int64_t kPairsPerThread = 32768;  // fewer are not worth a thread
+constexpr int64_t kPairsPerThread = 32768;  // less work is not worth a thread
 constexpr int64_t kSumsPerThread = 4096;
 
 struct Cpu {
@@ -18,16 +18,13 @@ struct Cpu {
   static constexpr int64_t kGradColumns = retina_ops::kGradColumns;
 
   static void forward(const BoxIouCall& call) {
-    cpu_isa();  // a bad RETINA_OPS_ISA is an error here, not inside a thread
     const int64_t rows_per_thread = std::max<int64_t>(1, kPairsPerThread / call.problem.m);
-    torch::stable::parallel_for(0, call.batch * call.problem.n, rows_per_thread,
-                                [&](int64_t begin, int64_t end) { box_iou_range(call.problem, begin, end); });
+    parallel_for(call.batch * call.problem.n, rows_per_thread,
+                 [&](int64_t begin, int64_t end) { box_iou_range(call.problem, begin, end); });
   }
 
   static void backward(const BoxIouCall& call, const BoxIouGradProblem& problem, void* grad1, void* grad2) {
-    cpu_isa();
-    torch::stable::parallel_for(0, problem.tiles(), 1,
-                                [&](int64_t begin, int64_t end) { box_iou_grad_range(problem, begin, end); });
+    parallel_for(problem.tiles(), 1, [&](int64_t begin, int64_t end) { box_iou_grad_range(problem, begin, end); });
     add_tiles(problem.row_sums, problem.column_tiles(), call.boxes1.numel(), grad1, call.problem.dtype);
     add_tiles(problem.column_sums, problem.row_tiles(), call.boxes2.numel(), grad2, call.problem.dtype);
   }
@@ -35,9 +32,8 @@ struct Cpu {
  private:
   static void add_tiles(const double* sums, int64_t tiles, int64_t count, void* values, Dtype dtype) {
     if (values == nullptr) return;
-    torch::stable::parallel_for(0, count, kSumsPerThread, [&](int64_t begin, int64_t end) {
-      add_tiles_range(sums, tiles, count, values, dtype, begin, end);
-    });
+    parallel_for(count, kSumsPerThread,
+                 [&](int64_t begin, int64_t end) { add_tiles_range(sums, tiles, count, values, dtype, begin, end); });
   }
 };
 

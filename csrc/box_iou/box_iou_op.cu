@@ -17,13 +17,13 @@ struct Cuda {
 
   static void forward(const BoxIouCall& call) {
     const DeviceGuard guard(call.boxes1.get_device_index());
-    launch_box_iou(call.problem, 0, call.batch, current_stream(call.boxes1));
+    launch_box_iou({call.problem, call.batch, {}, current_stream(call.boxes1)});
     RETINA_OPS_LAUNCH_CHECK();
   }
 
   static void backward(const BoxIouCall& call, const BoxIouGradProblem& problem, void* grad1, void* grad2) {
     const DeviceGuard guard(call.boxes1.get_device_index());
-    launch_box_iou_grad(problem, 0, grad1, grad2, current_stream(call.boxes1));
+    launch_box_iou_grad({problem, grad1, grad2, {}, current_stream(call.boxes1)});
     RETINA_OPS_LAUNCH_CHECK();
   }
 };

@@ -1,20 +1,16 @@
-// What the CPU and the CUDA entries of box_iou share: argument checks, outputs, and the problems
-// they describe.
+// What the CPU and the CUDA operators of box_iou share: argument checks, outputs and the problems for the kernels.
 #pragma once
-
-#include <torch/csrc/stable/ops.h>
-#include <torch/csrc/stable/tensor.h>
 
 #include <tuple>
 #include <vector>
 
-#include "box_iou/box_iou_cpu.h"
+#include "box_iou/box_iou.h"
 #include "common/check.h"
 #include "common/dispatch.h"
 
 namespace retina_ops {
 
-// The arguments of one call after the checks, contiguous.
+// The arguments of a call, checked and contiguous.
 struct BoxIouCall {
   Tensor boxes1;
   Tensor boxes2;
@@ -23,7 +19,7 @@ struct BoxIouCall {
   BoxIouProblem problem;
 };
 
-// The call without its output.
+// The call, without outputs.
 inline BoxIouCall check_box_iou(const char* op, const Tensor& boxes1, const Tensor& boxes2, int64_t kind, double eps) {
   check_floating(op, "boxes1", boxes1);
   check(boxes1.scalar_type() == boxes2.scalar_type(), op, ": boxes1 and boxes2 must have one dtype, got ",
@@ -58,8 +54,8 @@ inline BoxIouCall check_box_iou(const char* op, const Tensor& boxes1, const Tens
   return call;
 }
 
-// The operators, for a backend that computes an output by Backend::forward(call) and gradients by
-// Backend::backward(call, problem, grad1, grad2), whose workspace it is handed; an absent gradient is null.
+// The operators of one backend. Backend::forward(call) computes the output; Backend::backward(call, problem, grad1,
+// grad2) computes the gradients, with the workspace of `problem`. A gradient that is not wanted is null.
 template <class Backend>
 struct BoxIouOperators {
   static Tensor forward(const Tensor& boxes1, const Tensor& boxes2, int64_t kind, double eps) {
@@ -74,14 +70,10 @@ struct BoxIouOperators {
                                              int64_t kind, double eps, bool for_boxes1, bool for_boxes2) {
     const char* op = "box_iou_backward";
     const BoxIouCall call = check_box_iou(op, boxes1, boxes2, kind, eps);
-    bool fits =
-        grad.dim() == boxes1.dim() && grad.scalar_type() == accumulate_dtype(boxes1) && same_device(grad, boxes1);
-    for (int64_t dim = 0; fits && dim < grad.dim(); ++dim) {
-      fits = grad.size(dim) == call.shape[static_cast<size_t>(dim)];
-    }
-    check(fits, op, ": grad must be ", dtype_name(accumulate_dtype(boxes1)), " [..., N, M] on the boxes' device, got ",
-          shape_string(grad), " ", dtype_name(grad.scalar_type()), " for boxes ", shape_string(boxes1), " and ",
-          shape_string(boxes2));
+    const ScalarType dtype = accumulate_dtype(boxes1);
+    check(has_shape(grad, call.shape) && grad.scalar_type() == dtype && same_device(grad, boxes1), op,
+          ": grad must be ", dtype_name(dtype), " [..., N, M] on the boxes' device, got ", shape_string(grad), " ",
+          dtype_name(grad.scalar_type()), " for boxes ", shape_string(boxes1), " and ", shape_string(boxes2));
     const Tensor upstream = torch::stable::contiguous(grad);
     BoxIouGradProblem problem{call.problem, upstream.const_data_ptr(), call.batch, nullptr, nullptr};
     Tensor grad1 = new_gradient(call.boxes1, for_boxes1), grad2 = new_gradient(call.boxes2, for_boxes2);
@@ -95,13 +87,9 @@ struct BoxIouOperators {
   }
 
  private:
-  static Tensor new_gradient(const Tensor& boxes, bool wanted) {
-    return torch::stable::new_empty(
-        boxes, wanted ? std::vector<int64_t>(boxes.sizes().begin(), boxes.sizes().end()) : std::vector<int64_t>{0});
-  }
-  // [tiles, boxes, 4] sums over the other boxes, `others` of them in tiles of `tile`.
-  static Tensor new_sums(const Tensor& boxes, bool wanted, int64_t tile, int64_t others) {
-    const int64_t tiles = wanted ? (others + tile - 1) / tile : 0;
+  // Workspace [tiles, boxes, 4]: for each box, sums over the `other_boxes`, which are cut into tiles of `tile` boxes.
+  static Tensor new_sums(const Tensor& boxes, bool is_wanted, int64_t tile, int64_t other_boxes) {
+    const int64_t tiles = is_wanted ? (other_boxes + tile - 1) / tile : 0;
     return torch::stable::new_empty(boxes, {tiles * boxes.numel()}, ScalarType::Double);
   }
 };

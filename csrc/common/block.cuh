@@ -1,12 +1,13 @@
-// Reductions over a block. Deterministic: the order of the additions depends on the block size alone. No torch.
+// Sums over a block and over a launch. They are deterministic: the order of the additions depends on the number of
+// threads and blocks alone. No torch.
 #pragma once
 
 #include "common/launch.cuh"
 
 namespace retina_ops {
 
-// Sum of `value` over the block's kThreads threads (a multiple of 32, at most 1024); the result is thread 0's alone.
-// All threads of the block must call it, and __syncthreads() must stand between two calls.
+// Returns to thread 0 the sum of `value` over the kThreads threads of the block (a multiple of 32, at most 1024). All
+// threads of the block must call it, and __syncthreads() must stand between two calls.
 template <int kThreads, class T>
 __device__ __forceinline__ T block_sum(T value) {
   RETINA_OPS_SHARED(T[kThreads / 32], partial);
@@ -26,9 +27,9 @@ __device__ __forceinline__ T block_sum(T value) {
   return value;
 }
 
-// Sum of `value` over all threads of the launch, in an order that depends on the launch's shape alone: the last block
-// to finish adds the blocks' sums. True, with the sum in `total`, for one thread of the launch. All threads must call
-// it. partial: [gridDim.x] workspace; done: [] zero before and after.
+// Sum of `value` over all threads of the launch: the last block to finish adds the sums of the blocks. It returns true
+// to one thread of the launch, and writes the sum into that thread's `total`. All threads must call it. partial:
+// [gridDim.x] workspace; done: [] zero before and after.
 template <int kThreads>
 __device__ __forceinline__ bool grid_sum(double value, double* partial, unsigned* done, double& total) {
   RETINA_OPS_SHARED(bool, is_last);
@@ -37,7 +38,7 @@ __device__ __forceinline__ bool grid_sum(double value, double* partial, unsigned
     partial[blockIdx.x] = value;
     __threadfence();
     is_last = atomicAdd(done, 1u) == gridDim.x - 1;
-    __threadfence();  // the other blocks' sums are read after their counts
+    __threadfence();  // the sums of the other blocks are read after their increments of `done`
   }
   __syncthreads();
   if (!is_last) return false;

@@ -1,7 +1,7 @@
-// Boxes and their overlap: the only IoU in C++. Host and device, no torch.
+// Boxes, their area, intersection and IoU: the only IoU in C++. Host and device, no torch.
 //
-// Every operation is rounded on its own (never contracted into a fused multiply-add, by the host compiler or nvcc), in
-// torchvision's order, and minima and maxima are ternaries, so that CPU and CUDA give the same bits.
+// Operations are in torchvision's order, each is rounded by itself (neither the host compiler nor nvcc fuses any), and
+// minima and maxima are ternaries. So CPU and CUDA give the same bits.
 #pragma once
 
 #include "common/host_device.h"
@@ -36,7 +36,7 @@ RETINA_OPS_HOST_DEVICE T div_rn(T a, T b) {
 }
 #endif
 
-// Like torch.min and torch.max of two numbers but for NaN: then b, so that an overlap with a NaN box is NaN or 0.
+// The minimum and maximum of two numbers; b where either is NaN, so that the intersection with a NaN box is NaN or 0.
 template <class T>
 RETINA_OPS_HOST_DEVICE T lesser(T a, T b) {
   return a < b ? a : b;
@@ -63,7 +63,12 @@ RETINA_OPS_HOST_DEVICE T box_intersection(const Box<T>& a, const Box<T>& b) {
   return mul_rn(width < T(0) ? T(0) : width, height < T(0) ? T(0) : height);
 }
 
-// Intersection over union, the areas precomputed. 0 / 0 is NaN, which exceeds no threshold.
+template <class T>
+RETINA_OPS_HOST_DEVICE Box<T> scaled(const Box<T>& box, T factor) {
+  return {box.x1 * factor, box.y1 * factor, box.x2 * factor, box.y2 * factor};
+}
+
+// Intersection over union of two boxes with precomputed areas. 0 / 0 is NaN, which exceeds no threshold.
 template <class T>
 RETINA_OPS_HOST_DEVICE T box_iou(const Box<T>& a, T area_a, const Box<T>& b, T area_b) {
   const T intersection = box_intersection(a, b);

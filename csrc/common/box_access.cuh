@@ -1,4 +1,4 @@
-// Boxes of a dtype that is known at run time, in one access each: all threads take the same branch, so that one kernel
+// Boxes of a dtype that is known at run time, in one access per box. All threads take the same branch, so one kernel
 // serves every dtype. No torch.
 #pragma once
 
@@ -26,7 +26,7 @@ __device__ __forceinline__ Box<A> load_box_of(const void* boxes, Dtype dtype, in
   }
 }
 
-// factor * box to boxes[i].
+// boxes[i] = factor * box.
 template <class A>
 __device__ __forceinline__ void store_box_of(void* boxes, Dtype dtype, int64_t i, bool aligned, const Box<A>& box,
                                              A factor) {

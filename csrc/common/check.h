@@ -1,5 +1,5 @@
-// Argument checks. An error names the operator, what it wanted and what it got: "nms: boxes must be [N, 4], got [7,
-// 5]".
+// Argument checks. An error names the operator, what it expected and what it got:
+//   nms: boxes must be [N, 4], got [7, 5]
 #pragma once
 
 #include <torch/csrc/stable/tensor.h>
@@ -8,12 +8,14 @@
 #include <sstream>
 #include <stdexcept>
 #include <string>
+#include <vector>
 
 namespace retina_ops {
 
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
+// Throws an error whose message is `parts`, one after the other, unless the condition holds.
 template <class... Parts>
 void check(bool condition, const Parts&... parts) {
   if (condition) {
@@ -34,6 +36,18 @@ inline std::string shape_string(const Tensor& tensor) {
   return text.str();
 }
 
+inline bool has_shape(const Tensor& tensor, const std::vector<int64_t>& shape) {
+  if (tensor.dim() != static_cast<int64_t>(shape.size())) {
+    return false;
+  }
+  for (int64_t dim = 0; dim < tensor.dim(); ++dim) {
+    if (tensor.size(dim) != shape[static_cast<size_t>(dim)]) {
+      return false;
+    }
+  }
+  return true;
+}
+
 inline bool same_shape(const Tensor& a, const Tensor& b) {
   if (a.dim() != b.dim()) {
     return false;
@@ -44,6 +58,13 @@ inline bool same_shape(const Tensor& a, const Tensor& b) {
     }
   }
   return true;
+}
+
+// The shape of a tensor without its last dimension: of one number per box, of one label per row.
+inline std::vector<int64_t> leading_shape(const Tensor& tensor) {
+  std::vector<int64_t> shape;
+  for (int64_t dim = 0; dim + 1 < tensor.dim(); ++dim) shape.push_back(tensor.size(dim));
+  return shape;
 }
 
 inline bool same_device(const Tensor& a, const Tensor& b) {
@@ -74,6 +95,13 @@ inline bool is_floating(ScalarType dtype) {
 inline void check_floating(const char* op, const char* name, const Tensor& tensor) {
   check(is_floating(tensor.scalar_type()), op, ": ", name, " must be float16, bfloat16, float32 or float64, got ",
         dtype_name(tensor.scalar_type()));
+}
+
+// Boxes, deltas or their gradients: floating [..., 4].
+inline void check_boxes(const char* op, const char* name, const Tensor& tensor) {
+  check_floating(op, name, tensor);
+  check(tensor.dim() >= 1 && tensor.size(tensor.dim() - 1) == 4, op, ": ", name, " must be [..., 4], got ",
+        shape_string(tensor));
 }
 
 }  // namespace retina_ops

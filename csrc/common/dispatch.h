@@ -1,5 +1,9 @@
-// From torch's dtypes to ours, and from a dtype to a C++ type.
+// The kernels' Dtype of a tensor, the dtype of the arithmetic on it, and new gradients. For _op files.
 #pragma once
+
+#include <torch/csrc/stable/ops.h>
+
+#include <vector>
 
 #include "common/check.h"
 #include "common/half_block.h"
@@ -15,9 +19,15 @@ inline Dtype dtype_of(const Tensor& tensor) {
   }
 }
 
-// The dtype that sums and internal arithmetic use: float32, or float64 for float64.
+// The dtype of internal arithmetic and of sums: float32, or float64 for float64.
 inline ScalarType accumulate_dtype(const Tensor& tensor) {
   return tensor.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
+}
+
+// A new tensor for the gradient by `tensor`, of its shape and dtype; an empty one where the gradient is not wanted.
+inline Tensor new_gradient(const Tensor& tensor, bool is_wanted) {
+  return is_wanted ? torch::stable::new_empty(tensor, tensor.sizes())
+                   : torch::stable::new_empty(tensor, std::vector<int64_t>{0});
 }
 
 }  // namespace retina_ops

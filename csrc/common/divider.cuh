@@ -1,11 +1,12 @@
-// Division by a number that all threads share. No torch.
+// Division by a number that is the same for all threads. No torch.
 #pragma once
 
 #include "common/launch.cuh"
 
 namespace retina_ops {
 
-// n / d without a division: a multiplication by floor((2^64 - 1) / d) is at most two too small, for every n >= 0.
+// n / d without a division. The product with floor((2^64 - 1) / d) is too small by at most 2, for every n >= 0; two
+// steps correct it.
 struct Divider {
   int64_t divisor;
   uint64_t multiplier;

@@ -1,9 +1,10 @@
-// exp, log, log1p and atan as short polynomials: branch-free, so that the CPU compiler vectorises them, and one source
-// for every instruction set and for CUDA. Those of doubles stand in elementary_double.h. Includes no torch header.
+// exp, log, log1p and atan as short polynomials. They are branch-free, so that the CPU compiler vectorises them, and
+// one source serves every instruction set and CUDA. elementary_double.h has the same for doubles. Host and device, no
+// torch.
 //
-// The coefficients minimise the largest relative error over the interval (Remez exchange); with the rounding of the
-// evaluation, exp_bounded is within 2e-7, log1p_ratio and arctangent_unit within 3e-7 of the true value; in CoarseMath
-// the exponentials are within 4e-6 and log1p_ratio within 1e-5.
+// The coefficients minimise the largest relative error over the interval (Remez exchange). With the rounding of the
+// evaluation the relative errors are at most 2e-7 for exp_bounded and 3e-7 for log1p_ratio and arctangent_unit; with
+// CoarseMath, 4e-6 for the exponentials and 1e-5 for log1p_ratio.
 #pragma once
 
 #include "common/elementary_double.h"
@@ -11,11 +12,11 @@
 
 namespace retina_ops {
 
-// 1.5 * 2^23 + 127: adding it to a small float rounds that to an integer n, and leaves n + 127, the exponent field of
-// 2^n, in the low mantissa bits.
+// 1.5 * 2^23 + 127. Adding it to a small float rounds the float to an integer n and leaves n + 127, the exponent field
+// of 2^n, in the low mantissa bits.
 constexpr float kRoundToExponent = 12583039.0f;
 
-// 2^n * exp(r) for |r| <= ln(2) / 2, n given as n + kRoundToExponent, -127 <= n <= 127; 2^-127 counts as 0.
+// 2^n * exp(r) for |r| <= ln(2) / 2 and -127 <= n <= 127, where shifted_n = n + kRoundToExponent. 2^-127 becomes 0.
 template <class Math>
 RETINA_OPS_HOST_DEVICE float exp_reduced(float r, float shifted_n) {
   const float power = bit_copy<float>(bit_copy<uint32_t>(shifted_n) << 23);
@@ -35,7 +36,7 @@ RETINA_OPS_HOST_DEVICE float exp_reduced(float r, float shifted_n) {
   return p * power;
 }
 
-// a / b within 2 units in the last place, for b in [2^-126, 2^126]: on CUDA without the slow path of the exact one.
+// a / b within 2 units in the last place, for b in [2^-126, 2^126]. On CUDA it avoids the slow path of exact division.
 RETINA_OPS_HOST_DEVICE float quotient(float a, float b) {
 #if defined(__CUDA_ARCH__)
   return __fdividef(a, b);
@@ -45,7 +46,7 @@ RETINA_OPS_HOST_DEVICE float quotient(float a, float b) {
 }
 RETINA_OPS_HOST_DEVICE double quotient(double a, double b) { return a / b; }
 
-// 1 / b within a unit in the last place, for b in [2^-126, 2^126]: on CUDA one instruction.
+// 1 / b within one unit in the last place, for b in [2^-126, 2^126]. On CUDA it is one instruction.
 RETINA_OPS_HOST_DEVICE float reciprocal(float b) {
 #if defined(__CUDA_ARCH__)
   float result;
@@ -75,24 +76,25 @@ RETINA_OPS_HOST_DEVICE float exp_bounded(float y) {
   return exp_in_range<Math>(y < -88.0f ? -88.0f : y);
 }
 
-// exp(-|x|), 0 where that is below 2^-126.5 and, but for the device's coarse one, for NaN. Below exp(-20) within 5e-7
-// of the true value.
+// exp(-|x|); 0 where exp(-|x|) < 2^-126.5, and for NaN, except with CoarseMath on CUDA. Where the result is below
+// exp(-20) the relative error is at most 5e-7.
 template <class Math>
 RETINA_OPS_HOST_DEVICE float exp_of_minus_magnitude(float x) {
 #if defined(__CUDA_ARCH__)
-  if constexpr (Math::kIsCoarse) {  // the device's own, of a rounded product: within 6e-6 at exp(-88)
+  if constexpr (Math::kIsCoarse) {  // the hardware's 2^y of a rounded product: relative error 6e-6 at exp(-88)
     float power;
     asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(-1.44269504f * fabsf(x)));
     return power;
   }
 #endif
-  constexpr uint32_t kBitsOf88 = 0x42b00000u;  // bits of positive floats are ordered as the floats, and NaN is the last
+  constexpr uint32_t kBitsOf88 = 0x42b00000u;  // positive floats are ordered as their bits, with NaN last
   const uint32_t bits = bit_copy<uint32_t>(x) & 0x7fffffffu;
   const float a = bit_copy<float>(bits < kBitsOf88 ? bits : kBitsOf88);
   if constexpr (!Math::kIsFused) return exp_in_range<Math>(-a);
   const float shifted = Math::madd(a, -1.44269504f, kRoundToExponent);
   const float n = shifted - kRoundToExponent;
-  return exp_reduced<Math>(-Math::madd(n, 0.693147182f, a), shifted);  // n ln(2) unrounded: one part is enough
+  return exp_reduced<Math>(-Math::madd(n, 0.693147182f, a),
+                           shifted);  // a fused n ln(2) is exact: one constant is enough
 }
 
 // log(1 + e) / e for e in [0, 1].
@@ -117,10 +119,10 @@ RETINA_OPS_HOST_DEVICE float log1p_ratio(float e) {
   return Math::madd(p, e, 0.99999994f);
 }
 
-// log(x) within 3e-7 of the true value, as the C library's at 0, inf, NaN and under 0.
+// log(x), relative error at most 3e-7. 0, infinity, NaN and negative numbers give what the C library's log gives.
 template <class Math>
 RETINA_OPS_HOST_DEVICE float natural_log(float x) {
-  const bool is_small = x < 1.17549435e-38f;  // no exponent of its own
+  const bool is_small = x < 1.17549435e-38f;  // subnormal
   const uint32_t bits = bit_copy<uint32_t>(is_small ? x * 16777216.0f : x) + (0x3f800000u - 0x3f3504f3u);
   const float exponent = static_cast<float>(static_cast<int32_t>(bits >> 23) - (is_small ? 127 + 24 : 127));
   const float f = bit_copy<float>((bits & 0x007fffffu) + 0x3f3504f3u);  // x = 2^exponent f, f in [0.7, 1.42)
@@ -133,7 +135,7 @@ RETINA_OPS_HOST_DEVICE float natural_log(float x) {
   const float high = exponent * 0.693359375f;  // exact
   const float normal = Math::madd(series, w, exponent * -2.12194440e-4f) + high;
   const float infinity = std::numeric_limits<float>::infinity();
-  const float finite = x < infinity ? normal : x;  // inf and NaN stay
+  const float finite = x < infinity ? normal : x;  // inf and NaN pass through
   return x > 0.0f ? finite : (x == 0.0f ? -infinity : x != x ? x : std::numeric_limits<float>::quiet_NaN());
 }
 
@@ -152,8 +154,8 @@ RETINA_OPS_HOST_DEVICE float arctangent_unit(float x) {
   return p * x;
 }
 
-// log(m) for m in (0, 1], in double so that a product with it stays accurate: m = 2^k f with f in [0.7, 1.42), and
-// log(f) = 2 atanh((f - 1) / (f + 1)) as a series, good to 2e-8 absolute. Below 2^-126 it is about -88.
+// log(m) for m in (0, 1], as a double, so that a product with it stays accurate. m = 2^k f with f in [0.7, 1.42), and
+// log(f) = 2 atanh((f - 1) / (f + 1)) is a series with an absolute error of 2e-8. Below 2^-126 the result is about -88.
 template <class Math>
 RETINA_OPS_HOST_DEVICE double log_unit(float m) {
   const uint32_t bits = bit_copy<uint32_t>(m) + (0x3f800000u - 0x3f3504f3u);
@@ -173,8 +175,8 @@ RETINA_OPS_HOST_DEVICE double log_unit(double m) {
   return natural_log<Math>(m);
 }
 
-// exp(a * b) for a >= 0 and b <= 0, the product kept in double: |a * b| reaches 87, and a float product alone would
-// lose 87 * 2^-24 of relative accuracy.
+// exp(a * b) for a >= 0 and b <= 0. The product is a double: |a * b| reaches 87, and rounding it to float would cost a
+// relative error of 87 * 2^-24.
 template <class Math>
 RETINA_OPS_HOST_DEVICE float exp_product(double a, double b) {
   double y = a * b;

@@ -1,16 +1,16 @@
-// exp, log, log1p and atan of doubles as polynomials, for the CPU: branch-free, so that the compiler vectorises them.
-// On CUDA they are the library's. Included by elementary.h, whose float functions these overload. Includes no torch
-// header.
+// exp, log, log1p and atan of doubles, the overloads of the float functions in elementary.h, which includes this file.
+// On the CPU they are branch-free polynomials, which the compiler vectorises; on CUDA they are the CUDA library's. No
+// torch.
 //
-// The coefficients are of Chebyshev interpolation; with the rounding of the evaluation all are within 4e-16 of the true
-// value.
+// The coefficients come from Chebyshev interpolation. With the rounding of the evaluation every relative error is at
+// most 4e-16.
 #pragma once
 
 #include "common/host_device.h"
 
 namespace retina_ops {
 
-// 2^n and r of y = n ln(2) + r, |r| <= ln(2) / 2, for -745 <= y <= 709.7; 2^-1023 counts as 0.
+// exp(y) for -745 <= y <= 709.7, as 2^n exp(r) with y = n ln(2) + r and |r| <= ln(2) / 2. 2^-1023 becomes 0.
 template <class Math>
 RETINA_OPS_HOST_DEVICE double exp_in_range(double y) {
   constexpr double kRound = 6755399441056767.0;    // 1.5 * 2^52 + 1023: leaves n + 1023 in the low mantissa bits
@@ -43,14 +43,14 @@ RETINA_OPS_HOST_DEVICE double exp_bounded(double y) {
 #endif
 }
 
-// exp(-|x|), 0 where that is below 2^-1022.5 and for NaN.
+// exp(-|x|); 0 where exp(-|x|) < 2^-1022.5, and for NaN.
 template <class Math>
 RETINA_OPS_HOST_DEVICE double exp_of_minus_magnitude(double x) {
 #if defined(__CUDA_ARCH__)
   return x != x ? 0.0 : exp(-fabs(x));
 #else
   const double a = x < 0.0 ? -x : x;
-  return exp_in_range<Math>(a < 709.0 ? -a : -709.0);  // NaN too
+  return exp_in_range<Math>(a < 709.0 ? -a : -709.0);  // also for NaN
 #endif
 }
 
@@ -78,7 +78,7 @@ RETINA_OPS_HOST_DEVICE double log1p_ratio(double e) {
 #endif
 }
 
-// log(x), as the C library's at 0, inf, NaN and under 0.
+// log(x). 0, infinity, NaN and negative numbers give what the C library's log gives.
 template <class Math>
 RETINA_OPS_HOST_DEVICE double natural_log(double x) {
 #if defined(__CUDA_ARCH__)
@@ -86,9 +86,9 @@ RETINA_OPS_HOST_DEVICE double natural_log(double x) {
 #else
   constexpr uint64_t kBitsOfHalfRoot = 0x3fe6a09e667f3bcdu;  // of sqrt(1/2)
   constexpr uint64_t kBitsOfOne = 0x3ff0000000000000u;
-  const bool is_small = x < 2.2250738585072014e-308;  // no exponent of its own
+  const bool is_small = x < 2.2250738585072014e-308;  // subnormal
   const uint64_t bits = bit_copy<uint64_t>(is_small ? x * 18014398509481984.0 : x) + (kBitsOfOne - kBitsOfHalfRoot);
-  // The exponent as a double, out of the low mantissa bits of 2^52: AVX2 has no conversion of 64-bit integers.
+  // The exponent becomes a double through the low mantissa bits of 2^52: AVX2 cannot convert 64-bit integers.
   const double biased = bit_copy<double>((bits >> 52) | 0x4330000000000000u) - 4503599627370496.0;
   const double exponent = biased - (is_small ? 1023.0 + 54.0 : 1023.0);
   const double f = bit_copy<double>((bits & 0x000fffffffffffffu) + kBitsOfHalfRoot);  // x = 2^exponent f
@@ -105,7 +105,7 @@ RETINA_OPS_HOST_DEVICE double natural_log(double x) {
   const double series = Math::madd(p * w2, w, 2.0 * w);
   const double normal = Math::madd(exponent, 0.6931471803691238, Math::madd(exponent, 1.9082149292705877e-10, series));
   const double infinity = std::numeric_limits<double>::infinity();
-  const double finite = x < infinity ? normal : x;  // inf and NaN stay
+  const double finite = x < infinity ? normal : x;  // inf and NaN pass through
   return x > 0.0 ? finite : (x == 0.0 ? -infinity : x != x ? x : std::numeric_limits<double>::quiet_NaN());
 #endif
 }

@@ -1,5 +1,5 @@
-// Blocks of float16 / bfloat16 / float32 values read and written as float: branch-free loops of constant length that
-// the compiler vectorises. Rounding is to nearest even. Includes no torch header.
+// Reads and writes blocks of values of any floating dtype as float (float64 as double), in branch-free loops of
+// constant length that the compiler vectorises. Rounding is to nearest even. Host and device, no torch.
 #pragma once
 
 #include "common/host_device.h"
@@ -7,6 +7,21 @@
 namespace retina_ops {
 
 enum class Dtype { kFloat16, kBFloat16, kFloat32, kFloat64 };
+
+// The dtype of arrays of T: float or double.
+template <class T>
+constexpr Dtype kDtypeOf = sizeof(T) == sizeof(double) ? Dtype::kFloat64 : Dtype::kFloat32;
+
+// Bytes per element.
+RETINA_OPS_HOST_DEVICE int64_t dtype_size(Dtype dtype) {
+  return dtype == Dtype::kFloat64 ? 8 : dtype == Dtype::kFloat32 ? 4 : 2;
+}
+
+// How many of kWidth elements from index `first` on lie before `end`.
+template <int kWidth>
+RETINA_OPS_HOST_DEVICE int block_count(int64_t first, int64_t end) {
+  return end - first < kWidth ? static_cast<int>(end - first) : kWidth;
+}
 
 RETINA_OPS_HOST_DEVICE float bfloat16_to_float(uint16_t bits) {
   return bit_copy<float>(static_cast<uint32_t>(bits) << 16);
@@ -20,7 +35,7 @@ RETINA_OPS_HOST_DEVICE uint16_t float_to_bfloat16(float value) {
 
 RETINA_OPS_HOST_DEVICE float float16_to_float(uint16_t bits) {
   const uint32_t magnitude = static_cast<uint32_t>(bits & 0x7fffu) << 13;
-  const uint32_t special = magnitude >= 0x0f800000u ? 0x70000000u : 0u;  // inf and NaN keep an all-ones exponent
+  const uint32_t special = magnitude >= 0x0f800000u ? 0x70000000u : 0u;  // the exponent of inf and NaN is all ones
   const float scaled = bit_copy<float>(magnitude) * bit_copy<float>(0x77800000u);  // 2^112 rebases the exponent
   const uint32_t sign = static_cast<uint32_t>(bits & 0x8000u) << 16;
   return bit_copy<float>((special != 0u ? (magnitude | special) : bit_copy<uint32_t>(scaled)) | sign);
@@ -31,7 +46,7 @@ RETINA_OPS_HOST_DEVICE uint16_t float_to_float16(float value) {
   const uint32_t sign = (bits >> 16) & 0x8000u;
   const uint32_t magnitude = bits & 0x7fffffffu;
   // Normal results: round the mantissa to 10 bits and rebase the exponent. Subnormal results: adding 0.5 aligns the
-  // value so that the last ten mantissa bits are the answer.
+  // mantissa, so that its last ten bits are the result.
   const uint32_t normal = (magnitude + 0xfffu + ((magnitude >> 13) & 1u) - 0x38000000u) >> 13;
   const float aligned = bit_copy<float>(magnitude) + 0.5f;
   const uint32_t subnormal = bit_copy<uint32_t>(aligned) - 0x3f000000u;
@@ -40,7 +55,7 @@ RETINA_OPS_HOST_DEVICE uint16_t float_to_float16(float value) {
   return static_cast<uint16_t>((magnitude > 0x7f800000u ? 0x7e00u : capped) | sign);
 }
 
-// Copies `size` of at most kSize bytes; a full block's copy has a constant size, so that it becomes a few vector moves.
+// Copies `size` bytes, at most kSize. The copy of a full block has a constant size and compiles to a few vector moves.
 template <size_t kSize>
 RETINA_OPS_HOST_DEVICE void copy_bytes(void* to, const void* from, size_t size) {
   if (size == kSize) {
@@ -55,7 +70,7 @@ RETINA_OPS_HOST_DEVICE void copy_values(T* to, const T* from, int count) {
   copy_bytes<kWidth * sizeof(T)>(to, from, static_cast<size_t>(count) * sizeof(T));
 }
 
-// Reads `count` values from index `first` of `base` and pads to kWidth with zeros.
+// Reads `count` values of `base`, from index `first` on, and pads them with zeros to kWidth.
 template <int kWidth>
 RETINA_OPS_HOST_DEVICE void load_block(const void* base, Dtype dtype, int64_t first, float* out, int count) {
   if (count < kWidth) {
@@ -79,7 +94,7 @@ RETINA_OPS_HOST_DEVICE void load_block(const void* base, Dtype, int64_t first, d
   copy_values<kWidth>(out, static_cast<const double*>(base) + first, count);
 }
 
-// Writes the first `count` of kWidth values to index `first` of `base`.
+// Writes the first `count` of kWidth values to `base`, from index `first` on.
 template <int kWidth>
 RETINA_OPS_HOST_DEVICE void store_block(void* base, Dtype dtype, int64_t first, const float* values, int count) {
   if (dtype == Dtype::kFloat32) return copy_values<kWidth>(static_cast<float*>(base) + first, values, count);
@@ -96,8 +111,9 @@ RETINA_OPS_HOST_DEVICE void store_block(void* base, Dtype, int64_t first, const 
   copy_values<kWidth>(static_cast<double*>(base) + first, values, count);
 }
 
-// bfloat16 in pairs, which takes two operations a pair where the order of elements is free: a 32-bit word's first
-// element goes to the first half of `out`, its second to the second half. Elements past `count` are 0.
+// Reads bfloat16 in pairs, with two operations per pair, for kernels that need no particular order of the elements: the
+// first element of each 32-bit word goes to the first half of `out`, the second to the second half. Elements past
+// `count` are 0.
 template <int kWidth>
 RETINA_OPS_HOST_DEVICE void load_pairs(const void* base, int64_t first, float* __restrict out, int count) {
   alignas(64) uint32_t words[kWidth / 2];
@@ -109,8 +125,8 @@ RETINA_OPS_HOST_DEVICE void load_pairs(const void* base, int64_t first, float* _
   }
 }
 
-// The other way. A value half-way between two bfloat16 goes to the larger magnitude, and the low 15 bits of a NaN must
-// be 0 (as of every NaN that comes from a bfloat16 or that arithmetic makes): see quiet_nan.
+// Writes what load_pairs reads. A value half-way between two bfloat16 rounds away from zero. The low 15 bits of a NaN
+// must be 0; they are in every NaN that was a bfloat16 or that arithmetic produced. quiet_nan makes them so.
 template <int kWidth>
 RETINA_OPS_HOST_DEVICE void store_pairs(void* base, int64_t first, const float* __restrict values, int count) {
   alignas(64) uint32_t words[kWidth / 2];
@@ -122,7 +138,7 @@ RETINA_OPS_HOST_DEVICE void store_pairs(void* base, int64_t first, const float* 
   copy_bytes<sizeof(words)>(static_cast<uint16_t*>(base) + first, words, 2 * static_cast<size_t>(count));
 }
 
-// A NaN of whatever payload becomes the usual one.
+// Replaces a NaN of any payload by the standard one.
 template <class T>
 RETINA_OPS_HOST_DEVICE T quiet_nan(T value) {
   return value == value ? value : std::numeric_limits<T>::quiet_NaN();

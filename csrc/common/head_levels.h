@@ -1,10 +1,11 @@
-// The outputs of a detection head, level by level, read where the convolutions left them. Host and device, no torch.
+// The outputs of a detection head, level by level, in the memory layout in which the head left them. Host and device,
+// no torch.
 //
-// A level gives C values (logits of K classes, or 4 deltas) for each of the A anchors of each cell, in one of two
-// orders:
-//   by anchor  [B, cells * A, C]: channels-last maps, or outputs that were permuted already
-//   planar     [B, A, C, cells]:  maps [B, A * C, H, W] as a convolution writes them, a plane for each anchor and value
-// An anchor of an image is numbered by level, cell and place in the cell: first_anchor + cell * A + a.
+// A level holds C values (logits of K classes, or 4 deltas) for each of the A anchors of each cell, in one of two
+// layouts:
+//   by anchor  [B, cells * A, C]: channels-last maps, or outputs that are permuted already
+//   planar     [B, A, C, cells]:  maps [B, A * C, H, W] as a convolution writes them, one plane per anchor and value
+// The anchors of an image are numbered by level, cell and index in the cell: first_anchor + cell * A + a.
 #pragma once
 
 #include "common/half_block.h"
@@ -15,14 +16,14 @@ constexpr int kMaxLevels = 8;
 
 struct HeadLevel {
   const void* values;    // of the levels' dtype
-  int64_t cells;         // H * W; by anchor: anchors of the level
+  int64_t cells;         // H * W; by anchor: the number of anchors of the level
   int64_t per_cell;      // A; by anchor: 1
-  int64_t first_anchor;  // of the level, among the anchors of an image
-  int64_t start;         // where the level begins in an array of all levels one after the other
+  int64_t first_anchor;  // number of the level's first anchor among the anchors of an image
+  int64_t start;         // index of the level's first element in an array that holds all levels in turn
   bool is_planar;
 
   RETINA_OPS_HOST_DEVICE int64_t anchors() const { return cells * per_cell; }
-  // Where value c of anchor `anchor` (counted in the level) of an image stands.
+  // The index of value c of an anchor of an image; anchors are counted within the level.
   RETINA_OPS_HOST_DEVICE int64_t index(int64_t image, int64_t anchor, int64_t c, int64_t channels) const {
     if (!is_planar) return (image * anchors() + anchor) * channels + c;
     const int64_t cell = anchor / per_cell;
@@ -37,14 +38,15 @@ struct HeadLevels {
   Dtype dtype;
   int64_t batch;
   int64_t channels;  // C
-  int64_t anchors;   // of an image, over all levels
-  int64_t elements;  // of the array of all levels one after the other
+  int64_t anchors;   // per image, over all levels
+  int64_t elements;  // of an array that holds all levels in turn
 };
 
-// Levels begin at multiples of this many elements in the array of all levels, so that 16-byte accesses stay aligned.
+// In an array of all levels each level begins at a multiple of this many elements, so that 16-byte accesses are
+// aligned.
 constexpr int64_t kLevelAlignment = 64;
 
-// Where a level ends in the array of all levels, and how many elements lie between it and the next.
+// In an array of all levels: the index past the level's last element, and how many unused elements follow.
 inline int64_t level_end(const HeadLevels& levels, int number) {
   const HeadLevel& level = levels.level[number];
   return level.start + levels.batch * level.anchors() * levels.channels;

@@ -1,4 +1,4 @@
-// Checks the outputs of a detection head that an operator is given. For _op files.
+// Checks of a detection head's outputs as arguments of an operator. For _op files.
 #pragma once
 
 #include <torch/csrc/stable/ops.h>
@@ -12,13 +12,13 @@
 
 namespace retina_ops {
 
-// One kind of output: its levels, contiguous, and what a kernel needs to know of them.
+// One output, logits or deltas: its levels, made contiguous, and their description for the kernels.
 struct HeadOutputs {
   std::vector<Tensor> tensors;
   HeadLevels levels;
 };
 
-// levels: each [B, N, C] or planar [B, A, C, cells]; all of one dtype and device.
+// levels: each [B, N, C] or planar [B, A, C, cells], all of one dtype and on one device.
 inline HeadOutputs check_head_outputs(const char* op, const char* name, const std::vector<Tensor>& levels) {
   check(!levels.empty() && levels.size() <= static_cast<size_t>(kMaxLevels), op, ": ", name, " must have 1 to ",
         kMaxLevels, " levels, got ", levels.size());
@@ -30,7 +30,7 @@ inline HeadOutputs check_head_outputs(const char* op, const char* name, const st
     const Tensor& level = levels[i];
     check_floating(op, name, level);
     check(level.dim() == 3 || level.dim() == 4, op, ": a level of ", name,
-          " must be [B, anchors, C] or [B, anchors of a cell, C, cells], got ", shape_string(level));
+          " must be [B, anchors, C] or [B, anchors per cell, C, cells], got ", shape_string(level));
     check(level.scalar_type() == levels[0].scalar_type() && same_device(level, levels[0]), op, ": the levels of ", name,
           " must have one dtype and device, got ", dtype_name(levels[0].scalar_type()), " and ",
           dtype_name(level.scalar_type()));
@@ -40,7 +40,7 @@ inline HeadOutputs check_head_outputs(const char* op, const char* name, const st
       all.channels = level.size(2);
     }
     check(level.size(0) == all.batch && level.size(2) == all.channels, op, ": the levels of ", name, " must have ",
-          all.batch, " images and ", all.channels, " values an anchor, got ", shape_string(level));
+          all.batch, " images and ", all.channels, " values per anchor, got ", shape_string(level));
     outputs.tensors.push_back(torch::stable::contiguous(level));
     HeadLevel& described = all.level[i];
     described.values = outputs.tensors.back().const_data_ptr();
@@ -56,11 +56,11 @@ inline HeadOutputs check_head_outputs(const char* op, const char* name, const st
   return outputs;
 }
 
-// The two outputs and the anchors [A, 4] must be of the same levels.
+// The two outputs and the anchors [A, 4] must describe the same levels.
 inline void check_same_levels(const char* op, const HeadOutputs& cls_logits, const HeadOutputs& bbox_regression,
                               const Tensor& anchors) {
   const HeadLevels &logits = cls_logits.levels, &deltas = bbox_regression.levels;
-  check(deltas.channels == 4, op, ": bbox_regression must have 4 values an anchor, got ", deltas.channels);
+  check(deltas.channels == 4, op, ": bbox_regression must have 4 values per anchor, got ", deltas.channels);
   check(logits.count == deltas.count && logits.batch == deltas.batch, op, ": cls_logits has ", logits.count,
         " levels of ", logits.batch, " images, bbox_regression ", deltas.count, " of ", deltas.batch);
   for (int i = 0; i < logits.count; ++i) {

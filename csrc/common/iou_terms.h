@@ -1,16 +1,16 @@
-// IoU and its generalized, distance and complete forms of two boxes, with their gradients. Host and device, no torch.
+// The IoU of two boxes, plain, generalized, distance and complete, with its gradients. Host and device, no torch.
 //
-// With I the area of the intersection, U that of the union, C that of the smallest enclosing box, D the square of its
-// diagonal, P the square of the distance of the centres and A = atan(w_b / h_b) - atan(w_a / h_a):
+// I is the area of the intersection, U of the union, C of the smallest enclosing box; D is the squared diagonal of that
+// box, P the squared distance of the centres, and A = atan(w_b / h_b) - atan(w_a / h_a):
 //   plain        I / U
 //   generalized  I / U - (C - U) / C            Rezatofighi et al. 2019, "Generalized Intersection over Union", alg. 1
 //   distance     I / U - P / D                  Zheng et al. 2020, "Distance-IoU Loss", equation (6)
-//   complete     distance - alpha v             the same, equations (8) to (11); v = (2 A / pi)^2 and
+//   complete     distance - alpha v             the same paper, equations (8) to (11); v = (2 A / pi)^2 and
 //                                               alpha = v / (1 - I / U + v + eps), a constant in the gradient
-// each denominator with an eps of its own. There are torchvision's two readings: the losses of matched boxes, and the
-// pairwise similarities, which clamp the enclosing box's sides at 0. Gradients are autograd's: equal coordinates share
-// that of a minimum or maximum, and boxes that do not overlap have none through I.
-// The slope of atan(w / h) is (h, -w) / (w^2 + h^2), finite at h = 0 too.
+// Each denominator has its own eps. torchvision has two variants: losses of matched boxes, and pairwise similarities,
+// which clamp the sides of the enclosing box at 0. The gradients are those of autograd: two equal coordinates share the
+// gradient of their minimum or maximum, and I has no gradient where the boxes do not overlap.
+// The derivatives of atan(w / h) are (h, -w) / (w^2 + h^2), which are finite at h = 0 too.
 #pragma once
 
 #include "common/box.h"
@@ -23,17 +23,17 @@ enum class IouReading { kLoss, kPairwise };
 
 template <class T>
 struct IouEps {
-  T of_union;  // of the losses alone
+  T of_union;  // used by the losses only
   T of_enclosing, of_alpha;
 };
 
-// atan(w / h) and its slope by w and by h.
+// atan(w / h) and its derivatives by w and by h.
 template <class T>
 struct AspectAngle {
   T angle, by_w, by_h;
 };
 
-// One quotient in [-1, 1] gives all three. NaN for w = h = 0, as 0 / 0.
+// All three come from one quotient in [-1, 1]. w = h = 0 gives NaN, as 0 / 0 does.
 template <class T, class Math>
 RETINA_OPS_HOST_DEVICE AspectAngle<T> aspect_angle(T w, T h) {
   const T abs_w = w < T(0) ? -w : w;
@@ -47,7 +47,7 @@ RETINA_OPS_HOST_DEVICE AspectAngle<T> aspect_angle(T w, T h) {
   return {tall ? angle : right - angle, tall ? slope : ratio * slope, tall ? -(ratio * slope) : -slope};
 }
 
-// A box and what the terms need of it alone; the aspect is that of kComplete only.
+// A box and what depends on this box only. The aspect is computed for kComplete only.
 template <class T>
 struct MeasuredBox {
   Box<T> box;
@@ -67,10 +67,11 @@ RETINA_OPS_HOST_DEVICE MeasuredBox<T> measured(const Box<T>& box) {
 template <class T>
 struct IouTerms {
   T value;              // the loss, or the similarity
-  Box<T> for_a, for_b;  // gradients of 1 - similarity in both readings
+  Box<T> for_a, for_b;  // gradients of 1 - similarity by the coordinates of a and of b, in both variants
 };
 
-// The gradient by edge a where the greater of the edges a and b bounds one interval and the lesser another.
+// The gradient by edge a, where the greater of the edges a and b bounds one interval and the lesser bounds another;
+// each interval's gradient goes to the edge that bounds it.
 template <class T>
 RETINA_OPS_HOST_DEVICE T edge_gradient(T a, T b, T of_greater, T of_lesser) {
   return a > b ? of_greater : a < b ? of_lesser : T(0.5) * (of_greater + of_lesser);
@@ -89,11 +90,12 @@ RETINA_OPS_HOST_DEVICE IouTerms<T> iou_terms(const MeasuredBox<T>& measured_a, c
   const T over_union = T(1) / (kPairwise ? union_area : union_area + eps.of_union);
   const T iou = kPairwise ? div_rn(intersection, union_area) : intersection * over_union;
 
-  // Of 1 - similarity. By the union with I as it is, and by the enclosing box's sides.
+  // Partial derivatives of 1 - similarity: by the union (with I constant), by the sides of the enclosing box, by the
+  // offset of the centres and by the difference of the angles.
   T by_union = iou * over_union;
   T by_enclosing_w = T(0), by_enclosing_h = T(0);
-  T by_centre_x = T(0), by_centre_y = T(0);  // of a; b has the opposite
-  T by_angle = T(0);                         // of b; a has the opposite
+  T by_centre_x = T(0), by_centre_y = T(0);  // for a; b gets the negative
+  T by_angle = T(0);                         // for b; a gets the negative
   IouTerms<T> terms;
   terms.value = iou;
   if constexpr (K != IouKind::kPlain) {
@@ -151,7 +153,8 @@ RETINA_OPS_HOST_DEVICE IouTerms<T> iou_terms(const MeasuredBox<T>& measured_a, c
     b_w = Math::madd(by_angle, measured_b.aspect.by_w, b_w);
     b_h = Math::madd(by_angle, measured_b.aspect.by_h, b_h);
   }
-  // The greater of two low edges bounds the overlap, the lesser the enclosing box; of two high edges the other way.
+  // The greater of the two low edges bounds the overlap, the lesser bounds the enclosing box; the high edges the other
+  // way round.
   const T half_x = T(0.5) * by_centre_x;
   const T half_y = T(0.5) * by_centre_y;
   terms.for_a = {half_x - a_w - edge_gradient(a.x1, b.x1, by_overlap_w, by_enclosing_w),

@@ -9,7 +9,7 @@
 
 namespace retina_ops {
 
-// The permutation of a stable sort of a vector.
+// The indices that sort a vector, stably.
 inline torch::stable::Tensor stable_argsort(const torch::stable::Tensor& values, bool descending) {
   std::array<StableIValue, 4> stack{torch::stable::detail::from(values),
                                     torch::stable::detail::from(std::optional<bool>(true)),

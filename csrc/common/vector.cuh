@@ -1,4 +1,5 @@
-// Elements of any dtype in 16-byte accesses, converted to the type of the arithmetic. No torch.
+// Reads and writes elements of any dtype in 16-byte accesses, converted to and from the type of the arithmetic. No
+// torch.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -45,11 +46,11 @@ __device__ __forceinline__ T not_a_number() {
   return static_cast<T>(nanf(""));
 }
 
-// The widest access that divides a number of bytes.
+// The widest type of access whose size divides kBytes.
 template <int kBytes>
 using WordOf = std::conditional_t<kBytes % 16 == 0, uint4, std::conditional_t<kBytes % 8 == 0, uint2, uint32_t>>;
 
-// One access of 16 bytes, and no less: nvcc takes a plain store apart to share code with the stores of a partial pack.
+// A single access of 16 bytes. nvcc splits a plain store to share code with the stores of a partial pack.
 __device__ __forceinline__ void store_word(uint4* to, uint4 word) {
 #if defined(__CUDA_ARCH__)
   asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(__cvta_generic_to_global(to)), "r"(word.x), "r"(word.y),
@@ -75,8 +76,8 @@ union Pack {
   __device__ __forceinline__ Pack() {}
 };
 
-// Reads up to kCount elements from `from`, zeros for the rest; in the widest accesses where all are there and the
-// address allows it. Not converted, so that a pack that is read ahead takes no more registers than its bytes.
+// Reads up to kCount elements, and zeros for the rest. If all are available and the address is aligned, it uses the
+// widest accesses. The elements are not converted, so that a pack that is read ahead takes few registers.
 template <int kCount, class T>
 __device__ __forceinline__ Pack<T, kCount> read_pack(const T* from, int64_t available, bool aligned) {
   Pack<T, kCount> pack;
@@ -119,7 +120,8 @@ __device__ __forceinline__ void store_pack(T* to, int64_t available, bool aligne
   }
 }
 
-// The same for packs of 16 bytes at addresses that are multiples of `access` bytes, 16, 8 or 4 (else by elements).
+// The same for packs of 16 bytes at addresses that are multiples of `access` bytes: 16, 8 or 4. For any other value,
+// the elements are accessed one by one.
 template <int kCount, class T>
 __device__ __forceinline__ Pack<T, kCount> read_plane(const T* from, int64_t available, int access) {
   static_assert(sizeof(T) * kCount == 16, "a pack is one uint4");

@@ -1,15 +1,15 @@
-// The focal loss of one logit: value, first and second derivative. Host and device, no torch.
+// The focal loss of one logit, and its first and second derivative. Host and device, no torch.
 //
 // Lin et al. 2017, "Focal Loss for Dense Object Detection", equation (5): FL = -alpha_t (1 - p_t)^gamma log(p_t).
 //
-// Hard targets. Let z be the logit seen from its own class (x for a positive, -x for a negative), p = sigmoid(z),
-// u = 1 - p, s = -log(p). Then, per unit of alpha_t,
+// Hard targets. Let z = x for a positive and z = -x for a negative, p = sigmoid(z), u = 1 - p and s = -log(p). Then,
+// without the factor alpha_t,
 //   F(z)   =  u^gamma s
 //   F'(z)  = -u^gamma (gamma p s + u)
 //   F''(z) =  u^gamma p (gamma^2 p s + u (2 gamma + 1 - gamma s))
-// and one exponential, e = exp(-|z|), gives all of p, u and s without cancellation.
+// One exponential, e = exp(-|z|), gives p, u and s without cancellation.
 //
-// Soft targets t in [0, 1], torchvision's definition. With p = sigmoid(x), q = 1 - p, c = the cross entropy,
+// Soft targets t in [0, 1], as in torchvision. With p = sigmoid(x), q = 1 - p, c the cross entropy,
 // m = 1 - p_t = p (1 - t) + q t, h = p q / m and d = 1 - 2 t,
 //   F   = m^gamma c
 //   F'  = m^gamma (p (1 - t) - q t + gamma c h d)
@@ -21,7 +21,7 @@
 
 namespace retina_ops {
 
-// The exponents that are worth a path of their own; kAny computes exp(gamma log(u)).
+// The values of gamma with a specialised path; kAny computes exp(gamma log(u)).
 enum class Gamma { kZero, kHalf, kOne, kThreeHalves, kTwo, kThree, kAny };
 
 inline Gamma gamma_case(double gamma) {
@@ -34,7 +34,7 @@ inline Gamma gamma_case(double gamma) {
   return Gamma::kAny;
 }
 
-// gamma, where the path has one a constant of the compiler's.
+// gamma; a compile-time constant on the specialised paths.
 template <class T, Gamma G>
 RETINA_OPS_HOST_DEVICE T exponent_of(double gamma) {
   switch (G) {
@@ -51,13 +51,13 @@ RETINA_OPS_HOST_DEVICE T exponent_of(double gamma) {
 template <class T>
 struct FocalTerms {
   T loss;        // F
-  T derivative;  // of the order asked for, by the logit
+  T derivative;  // by the logit, of the requested order
 };
 
 RETINA_OPS_HOST_DEVICE float square_root(float x) { return sqrtf(x); }
 RETINA_OPS_HOST_DEVICE double square_root(double x) { return sqrt(x); }
 
-// base^gamma for base in [0, 1]; log_base is used by kAny alone, in double, so that it stays accurate.
+// base^gamma for base in [0, 1]. Only kAny uses log_base, which is a double so that the product is accurate.
 template <Gamma G, class Math>
 RETINA_OPS_HOST_DEVICE float modulate(float base, double log_base, double gamma) {
   if constexpr (G == Gamma::kZero) return 1.0f;
@@ -79,13 +79,13 @@ RETINA_OPS_HOST_DEVICE double modulate(double base, double log_base, double gamm
   return exp_bounded<Math>(gamma * log_base);
 }
 
-// exp(-|z|), the one exponential of a logit; 0 for NaN, which s and the cross entropy below pass on.
+// exp(-|z|), the only exponential per logit. 0 for NaN; the loss is still NaN, through s or the cross entropy.
 template <class T, class Math>
 RETINA_OPS_HOST_DEVICE T focal_exponential(T z) {
   return exp_of_minus_magnitude<Math>(z);
 }
 
-// F and its derivative of order kOrder (1 or 2) by z, for a hard target; z = x for a positive, -x for a negative;
+// F and its derivative of order kOrder (1 or 2) by z, for a hard target. z is x for a positive, -x for a negative;
 // e = focal_exponential(z).
 template <class T, Gamma G, int kOrder, class Math>
 RETINA_OPS_HOST_DEVICE FocalTerms<T> focal_hard(T z, T e, double gamma_value) {
@@ -93,7 +93,7 @@ RETINA_OPS_HOST_DEVICE FocalTerms<T> focal_hard(T z, T e, double gamma_value) {
   const T ratio = log1p_ratio<Math>(e);
   const T v = reciprocal(T(1) + e);
   const T ev = e * v;
-  const bool is_above = z > T(0);  // one comparison for all that depends on the sign; false for NaN
+  const bool is_above = z > T(0);  // the only comparison; false for NaN
   const T p = is_above ? v : ev;
   const T u = is_above ? ev : v;
   const T s = Math::madd(ratio, e, is_above ? T(0) : -z);
@@ -111,10 +111,10 @@ RETINA_OPS_HOST_DEVICE FocalTerms<T> focal_hard(T z, T e, double gamma_value) {
   return terms;
 }
 
-// The same for a soft target t in [0, 1], by the logit x itself; e = focal_exponential(x).
+// F and its derivative of order kOrder by x, for a soft target t in [0, 1]; e = focal_exponential(x).
 template <class T, Gamma G, int kOrder, class Math>
 RETINA_OPS_HOST_DEVICE FocalTerms<T> focal_soft(T x, T t, T e, double gamma_value) {
-  const T gamma = static_cast<T>(gamma_value);  // as a constant it makes ptxas spill on sm_120
+  const T gamma = static_cast<T>(gamma_value);  // a compile-time constant makes ptxas spill registers on sm_120
   const T v = reciprocal(T(1) + e);
   const T ev = e * v;
   const T p = x < T(0) ? ev : v;
@@ -123,7 +123,7 @@ RETINA_OPS_HOST_DEVICE FocalTerms<T> focal_soft(T x, T t, T e, double gamma_valu
   const T m = p * (T(1) - t) + q * t;
   const double log_m = G == Gamma::kAny ? log_unit<Math>(m) : 0.0;
   const T weight = modulate<G, Math>(m, log_m, gamma_value);
-  const T h = m > T(0) ? quotient(p * q, m) : m;  // 0 where p or q has underflowed; NaN stays NaN
+  const T h = m > T(0) ? quotient(p * q, m) : m;  // 0 where p or q underflows; NaN stays NaN
   const T d = T(1) - T(2) * t;
   const T residual = p * (T(1) - t) - q * t;
   FocalTerms<T> terms;

@@ -1,5 +1,5 @@
-// Blocks of the focal loss's elements on the CPU: loops of constant length that the compiler turns into vectors of any
-// width. No torch.
+// The focal loss of blocks of elements: loops of constant length, which the compiler vectorises with any width. CPU
+// only, no torch.
 #pragma once
 
 #include "focal_loss/focal_loss.h"
@@ -7,7 +7,7 @@
 
 namespace retina_ops {
 
-constexpr int kFocalWidth = 64;  // elements a block: four 512-bit registers of float
+constexpr int kFocalWidth = 64;  // elements per block: four 512-bit registers of float
 
 template <class T>
 struct FocalBlock {
@@ -20,12 +20,13 @@ struct FocalBlock {
   alignas(64) T alpha[kFocalWidth];
 };
 
-// Where the block of a problem keeps its i-th element: bfloat16 comes and goes in pairs, the rest as it lies.
+// The position in a block of its i-th element: bfloat16 is read and written in pairs (load_pairs), the rest in order.
 RETINA_OPS_HOST_DEVICE int block_position(const FocalProblem& problem, int i) {
   return problem.dtype == Dtype::kBFloat16 ? i / 2 + i % 2 * (kFocalWidth / 2) : i;
 }
 
-// `count` elements of `base`, of the problem's dtype or (soft targets) of its own, at their positions; 0 after them.
+// Reads `count` elements of `base` to their positions; the others become 0. dtype: that of the problem, or of the soft
+// targets.
 RETINA_OPS_HOST_DEVICE void load_elements(const FocalProblem& problem, const void* base, Dtype dtype, int64_t first,
                                           float* __restrict out, int count) {
   if (dtype == Dtype::kBFloat16) return load_pairs<kFocalWidth>(base, first, out, count);
@@ -42,6 +43,7 @@ RETINA_OPS_HOST_DEVICE void load_elements(const FocalProblem&, const void* base,
   load_block<kFocalWidth>(base, dtype, first, out, count);
 }
 
+// Writes the elements at the first `count` positions to `base`, of the problem's dtype.
 RETINA_OPS_HOST_DEVICE void store_elements(const FocalProblem& problem, void* base, int64_t first, const float* values,
                                            int count) {
   if (problem.dtype == Dtype::kBFloat16) return store_pairs<kFocalWidth>(base, first, values, count);
@@ -57,10 +59,11 @@ RETINA_OPS_HOST_DEVICE void exponentials(const T* __restrict logits, T* __restri
   for (int i = 0; i < kFocalWidth; ++i) exponential[i] = focal_exponential<T, Math>(logits[i]);
 }
 
-// loss of a block of negatives without their weight (which the sum takes on at its end), derivative times its weight.
+// Computes a block of negatives: losses without their weight (the sum is multiplied by it at the end), and derivatives
+// times derivative_weight.
 template <class T, Gamma G, int kOrder, class Math>
-RETINA_OPS_HOST_DEVICE void negatives(const T* __restrict logits, T* __restrict exponential, T* __restrict loss,
-                                      T* __restrict derivative, double gamma, T derivative_weight) {
+RETINA_OPS_HOST_DEVICE void compute_negatives(const T* __restrict logits, T* __restrict exponential, T* __restrict loss,
+                                              T* __restrict derivative, double gamma, T derivative_weight) {
   exponentials<T, Math>(logits, exponential);
   const T sign = kOrder == 2 ? derivative_weight : -derivative_weight;  // dz/dx = -1
   for (int i = 0; i < kFocalWidth; ++i) {
@@ -70,7 +73,7 @@ RETINA_OPS_HOST_DEVICE void negatives(const T* __restrict logits, T* __restrict 
   }
 }
 
-// Is any target of the block other than 0?
+// Whether any target of the block differs from 0.
 template <class T>
 RETINA_OPS_HOST_DEVICE bool any_target(const FocalBlock<T>& block) {
   int any = 0;
@@ -78,9 +81,9 @@ RETINA_OPS_HOST_DEVICE bool any_target(const FocalBlock<T>& block) {
   return any != 0;
 }
 
-// loss and derivative of a block of soft targets, unweighted.
+// Computes a block of soft targets: losses and derivatives without weights.
 template <class T, Gamma G, int kOrder, class Math>
-RETINA_OPS_HOST_DEVICE void soft(FocalBlock<T>& block, double gamma) {
+RETINA_OPS_HOST_DEVICE void compute_soft(FocalBlock<T>& block, double gamma) {
   exponentials<T, Math>(block.logits, block.exponential);
   for (int i = 0; i < kFocalWidth; ++i) {
     const FocalTerms<T> terms =
@@ -90,11 +93,11 @@ RETINA_OPS_HOST_DEVICE void soft(FocalBlock<T>& block, double gamma) {
   }
 }
 
-// The loss of a run: 16 sums in double, each of every 16th element, so that no order depends on the threads. A block's
-// four elements of a sum are added in T first, and where the arithmetic is coarse those of eight blocks.
+// The sum of the losses of a run of blocks: 16 sums in double, one per lane. Lane k first adds elements k, k + 16, k +
+// 32 and k + 48 of a block in T; with CoarseMath, those of eight blocks.
 template <class T, class Math>
 struct LossSum {
-  static_assert(kFocalWidth == 64, "four vectors of 16");
+  static_assert(kFocalWidth == 64, "add() takes four elements per lane");
   static constexpr int kBlocks = Math::kIsCoarse ? 8 : 1;
   alignas(64) T partial[16] = {};
   alignas(64) double lanes[16] = {};
@@ -119,8 +122,9 @@ struct LossSum {
   }
 };
 
-// Adds the losses of `count` elements of the block, and writes them, times their weight, and the derivatives (unless
-// those are where they belong). Elements past `count` are computed but neither summed nor written.
+// Finishes a block of `count` elements: adds their losses to the sum, and writes the losses, times loss_weight, and the
+// derivatives where the problem asks for them. The derivatives are written only if they are in the block
+// (has_derivative); if not, they were computed in place. Elements past `count` are neither added nor written.
 template <class T, int kOrder, class Math>
 RETINA_OPS_HOST_DEVICE void finish_block(const FocalProblem& problem, FocalBlock<T>& block, int64_t first, int count,
                                          bool has_derivative, T loss_weight, LossSum<T, Math>& sum) {
@@ -128,16 +132,16 @@ RETINA_OPS_HOST_DEVICE void finish_block(const FocalProblem& problem, FocalBlock
     for (int i = count; i < kFocalWidth; ++i) block.loss[block_position(problem, i)] = T(0);
   }
   sum.add(block.loss);
-  if (problem.value != nullptr) {
+  if (problem.loss_out != nullptr) {
     for (int i = 0; i < kFocalWidth; ++i) block.loss[i] *= loss_weight;
-    store_elements(problem, problem.value, first, block.loss, count);
+    store_elements(problem, problem.loss_out, first, block.loss, count);
   }
   if (kOrder != 0 && has_derivative) {
     if (problem.upstream != nullptr) {
       load_elements(problem, problem.upstream, problem.dtype, first, block.upstream, count);
       for (int i = 0; i < kFocalWidth; ++i) block.derivative[i] *= block.upstream[i];
     }
-    store_elements(problem, problem.derivative, first, block.derivative, count);
+    store_elements(problem, problem.grad_out, first, block.derivative, count);
   }
 }
 

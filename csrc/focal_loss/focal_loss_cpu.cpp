@@ -1,8 +1,8 @@
-// Floors for float32, class-index targets, sum and gradient: 8 bytes an element must move; about 45 vector operations
-// per 16 elements (AVX-512). The arithmetic bounds it, and its latency does before its number: a block's exponentials
-// come first and the rest after, so that several vectors are in work at once. The flat logits are cut at the positives
-// only, so that all the rest, nearly everything, is one run of identical branch-free work whatever the number of
-// classes.
+// The focal loss on the CPU. Lower bounds for float32, class-index targets, sum and gradient: 8 bytes per element are
+// read and written; 16 elements take about 45 vector operations (AVX-512). Latency-bound before throughput-bound:
+// computing a block's exponentials first keeps several vectors in flight. The logits are taken as a flat array that is
+// cut only at the positives and at ignored rows. So nearly all elements are in long runs of negatives with identical
+// branch-free work, whatever the number of classes.
 #include "focal_loss/focal_loss_cpu.h"
 
 #include <algorithm>
@@ -14,11 +14,11 @@
 namespace retina_ops {
 namespace {
 
-// What a run of elements shares: its weight, or one weight a class where alpha is per class.
+// The weights of a run: of negatives (class-index targets), or the alphas (soft targets).
 template <class T>
 struct RunWeights {
   T scalar;
-  const T* per_class;  // of the run's first element, or null
+  const T* per_class;  // where alpha is per class: the alpha of the run's first element; else null
 };
 
 template <class T>
@@ -26,120 +26,105 @@ T upstream_factor(const FocalProblem& problem) {
   return problem.upstream != nullptr ? T(1) : quiet_nan(static_cast<T>(problem.upstream_scalar));
 }
 
-template <class T, Gamma G, int kOrder, class Math>
-RETINA_OPS_HOST_DEVICE double negative_run(const FocalProblem& problem, RunWeights<T> weights, int64_t begin,
-                                           int64_t end) {
-  FocalBlock<T> block;
-  LossSum<T, Math> sum;
-  const double gamma = problem.gamma;
-  const T factor = upstream_factor<T>(problem);
-  const T scalar = weights.per_class == nullptr ? weights.scalar : T(1);
-  constexpr Dtype native = sizeof(T) == sizeof(float) ? Dtype::kFloat32 : Dtype::kFloat64;
-  const bool writes_directly = kOrder != 0 && problem.upstream == nullptr && weights.per_class == nullptr;
-  for (int64_t first = begin; first < end; first += kFocalWidth) {
-    const int count = end - first < kFocalWidth ? static_cast<int>(end - first) : kFocalWidth;
-    // A full block of the arithmetic's own type is read and written where it lies.
-    const bool is_direct = count == kFocalWidth && problem.dtype == native;
-    const T* logits = is_direct ? static_cast<const T*>(problem.logits) + first : block.logits;
-    T* derivative = is_direct && writes_directly ? static_cast<T*>(problem.derivative) + first : block.derivative;
-    if (!is_direct) load_elements(problem, problem.logits, problem.dtype, first, block.logits, count);
-    negatives<T, G, kOrder, Math>(logits, block.exponential, block.loss, derivative, gamma, scalar * factor);
-    if (weights.per_class != nullptr) {
-      for (int i = 0; i < count; ++i) {
-        const int at = block_position(problem, i);
-        const T weight = quiet_nan(T(1) - weights.per_class[first - begin + i]);
-        block.loss[at] *= weight;
-        if constexpr (kOrder != 0) block.derivative[at] *= weight;
-      }
-    }
-    finish_block<T, kOrder>(problem, block, first, count, derivative == block.derivative, scalar, sum);
-  }
-  return static_cast<double>(scalar) * sum.total();
-}
-
-template <class T, Gamma G, int kOrder, class Math>
-RETINA_OPS_HOST_DEVICE double soft_run(const FocalProblem& problem, RunWeights<T> alphas, int64_t begin, int64_t end) {
-  FocalBlock<T> block;
-  LossSum<T, Math> sum;
-  const double gamma = problem.gamma;
-  const T factor = upstream_factor<T>(problem);
-  const T negative_weight = alphas.scalar < T(0) ? T(1) : T(1) - alphas.scalar;
-  for (int i = 0; i < kFocalWidth; ++i) block.alpha[i] = alphas.scalar;
-  for (int64_t first = begin; first < end; first += kFocalWidth) {
-    const int count = end - first < kFocalWidth ? static_cast<int>(end - first) : kFocalWidth;
-    load_elements(problem, problem.logits, problem.dtype, first, block.logits, count);
-    load_elements(problem, problem.soft_targets, problem.soft_dtype, first, block.targets, count);
-    if (alphas.per_class == nullptr && !any_target(block)) {  // nearly every block of one-hot targets
-      negatives<T, G, kOrder, Math>(block.logits, block.exponential, block.loss, block.derivative, gamma,
-                                    negative_weight * factor);
-      for (int i = 0; i < kFocalWidth; ++i) block.loss[i] *= negative_weight;
-    } else {
-      soft<T, G, kOrder, Math>(block, gamma);
-      if (alphas.per_class != nullptr) {
-        for (int i = 0; i < count; ++i) {
-          block.alpha[block_position(problem, i)] = quiet_nan(alphas.per_class[(first + i) % problem.classes]);
-        }
-      }
-      for (int i = 0; i < kFocalWidth; ++i) {
-        const T alpha = block.alpha[i];
-        const T t = block.targets[i];
-        const T weight = alpha < T(0) ? T(1) : alpha * t + (T(1) - alpha) * (T(1) - t);
-        block.loss[i] *= weight;
-        if constexpr (kOrder != 0) block.derivative[i] *= weight * factor;
-      }
-    }
-    finish_block<T, kOrder>(problem, block, first, count, true, T(1), sum);
-  }
-  return sum.total();
-}
-
-// A run of hard negatives (labels), or of any elements (soft targets); returns the sum of their losses.
+// A run of negatives of class-index targets; returns the sum of their losses.
 struct NegativeRun {
   template <class T, Gamma G, int kOrder, class Math>
   static RETINA_OPS_HOST_DEVICE double run(const FocalProblem& problem, RunWeights<T> weights, int64_t begin,
                                            int64_t end) {
-    return negative_run<T, G, kOrder, Math>(problem, weights, begin, end);
+    FocalBlock<T> block;
+    LossSum<T, Math> sum;
+    const double gamma = problem.gamma;
+    const T factor = upstream_factor<T>(problem);
+    const T scalar = weights.per_class == nullptr ? weights.scalar : T(1);
+    const bool writes_directly = kOrder != 0 && problem.upstream == nullptr && weights.per_class == nullptr;
+    for (int64_t first = begin; first < end; first += kFocalWidth) {
+      const int count = block_count<kFocalWidth>(first, end);
+      // A full block of dtype T is read and written in place, without a copy in `block`.
+      const bool is_direct = count == kFocalWidth && problem.dtype == kDtypeOf<T>;
+      const T* logits = is_direct ? static_cast<const T*>(problem.logits) + first : block.logits;
+      T* derivative = is_direct && writes_directly ? static_cast<T*>(problem.grad_out) + first : block.derivative;
+      if (!is_direct) load_elements(problem, problem.logits, problem.dtype, first, block.logits, count);
+      compute_negatives<T, G, kOrder, Math>(logits, block.exponential, block.loss, derivative, gamma, scalar * factor);
+      if (weights.per_class != nullptr) {
+        for (int i = 0; i < count; ++i) {
+          const int position = block_position(problem, i);
+          const T weight = quiet_nan(T(1) - weights.per_class[first - begin + i]);
+          block.loss[position] *= weight;
+          if constexpr (kOrder != 0) block.derivative[position] *= weight;
+        }
+      }
+      finish_block<T, kOrder>(problem, block, first, count, derivative == block.derivative, scalar, sum);
+    }
+    return static_cast<double>(scalar) * sum.total();
   }
 };
+
+// A run of elements with soft targets; returns the sum of their losses.
 struct SoftRun {
   template <class T, Gamma G, int kOrder, class Math>
-  static RETINA_OPS_HOST_DEVICE double run(const FocalProblem& problem, RunWeights<T> weights, int64_t begin,
+  static RETINA_OPS_HOST_DEVICE double run(const FocalProblem& problem, RunWeights<T> alphas, int64_t begin,
                                            int64_t end) {
-    return soft_run<T, G, kOrder, Math>(problem, weights, begin, end);
+    FocalBlock<T> block;
+    LossSum<T, Math> sum;
+    const double gamma = problem.gamma;
+    const T factor = upstream_factor<T>(problem);
+    const T negative_weight = alphas.scalar < T(0) ? T(1) : T(1) - alphas.scalar;
+    for (int i = 0; i < kFocalWidth; ++i) block.alpha[i] = alphas.scalar;
+    for (int64_t first = begin; first < end; first += kFocalWidth) {
+      const int count = block_count<kFocalWidth>(first, end);
+      load_elements(problem, problem.logits, problem.dtype, first, block.logits, count);
+      load_elements(problem, problem.soft_targets, problem.soft_dtype, first, block.targets, count);
+      if (alphas.per_class == nullptr && !any_target(block)) {  // nearly every block of one-hot targets
+        compute_negatives<T, G, kOrder, Math>(block.logits, block.exponential, block.loss, block.derivative, gamma,
+                                              negative_weight * factor);
+        for (int i = 0; i < kFocalWidth; ++i) block.loss[i] *= negative_weight;
+      } else {
+        compute_soft<T, G, kOrder, Math>(block, gamma);
+        if (alphas.per_class != nullptr) {
+          for (int i = 0; i < count; ++i) {
+            block.alpha[block_position(problem, i)] = quiet_nan(alphas.per_class[(first + i) % problem.classes]);
+          }
+        }
+        for (int i = 0; i < kFocalWidth; ++i) {
+          const T alpha = block.alpha[i];
+          const T t = block.targets[i];
+          const T weight = alpha < T(0) ? T(1) : alpha * t + (T(1) - alpha) * (T(1) - t);
+          block.loss[i] *= weight;
+          if constexpr (kOrder != 0) block.derivative[i] *= weight * factor;
+        }
+      }
+      finish_block<T, kOrder>(problem, block, first, count, true, T(1), sum);
+    }
+    return sum.total();
   }
 };
 
-template <class Run, class T>
-auto choose_run(const FocalProblem& problem) {
-  return FocalDispatch<Run, T, const FocalProblem&, RunWeights<T>, int64_t, int64_t>::template choose<2>(problem);
-}
-
-// The one element of a row that belongs to its class.
+// A row's positive: the element of the class that is its label. Returns its loss.
 template <class T>
-double positive(const FocalProblem& problem, T alpha, int64_t index) {
-  alignas(64) T value[1];
-  load_block<1>(problem.logits, problem.dtype, index, value, 1);
-  const FocalTerms<T> terms = positive_terms(value[0], problem.gamma, problem.order);
+double compute_positive(const FocalProblem& problem, T alpha, int64_t index) {
+  alignas(64) T logit[1];
+  load_block<1>(problem.logits, problem.dtype, index, logit, 1);
+  const FocalTerms<T> terms = positive_terms(logit[0], problem.gamma, problem.order);
   const T weight = alpha < T(0) ? T(1) : alpha;
   const T loss = terms.loss * weight;
-  if (problem.value != nullptr) {
-    store_block<1>(problem.value, problem.dtype, index, &loss, 1);
+  if (problem.loss_out != nullptr) {
+    store_block<1>(problem.loss_out, problem.dtype, index, &loss, 1);
   }
-  if (problem.derivative != nullptr) {
+  if (problem.grad_out != nullptr) {
     T factor[1] = {static_cast<T>(problem.upstream_scalar)};
     if (problem.upstream != nullptr) {
       load_block<1>(problem.upstream, problem.dtype, index, factor, 1);
     }
     const T derivative = terms.derivative * weight * factor[0];
-    store_block<1>(problem.derivative, problem.dtype, index, &derivative, 1);
+    store_block<1>(problem.grad_out, problem.dtype, index, &derivative, 1);
   }
   return static_cast<double>(loss);
 }
 
-// Rows of ignore_index: selected away, whatever their logits are.
+// Ignored rows: the outputs are zeros, whatever the logits are, NaN included.
 void write_zeros(const FocalProblem& problem, int64_t begin, int64_t end) {
-  const int64_t size = problem.dtype == Dtype::kFloat64 ? 8 : problem.dtype == Dtype::kFloat32 ? 4 : 2;
-  for (void* output : {problem.value, problem.derivative}) {
+  const int64_t size = dtype_size(problem.dtype);
+  for (void* output : {problem.loss_out, problem.grad_out}) {
     if (output != nullptr) {
       memset(static_cast<char*>(output) + begin * size, 0, static_cast<size_t>((end - begin) * size));
     }
@@ -148,7 +133,7 @@ void write_zeros(const FocalProblem& problem, int64_t begin, int64_t end) {
 
 template <class T>
 double labelled_range(const FocalProblem& problem, int64_t begin, int64_t end) {
-  const auto negative = choose_run<NegativeRun, T>(problem);
+  const auto negative_run = FocalDispatch<NegativeRun, T>::template choose<2>(problem);
   const T* per_class = static_cast<const T*>(problem.alpha_per_class);
   const T alpha = static_cast<T>(problem.alpha);
   const T negative_weight = alpha < T(0) ? T(1) : T(1) - alpha;
@@ -156,29 +141,29 @@ double labelled_range(const FocalProblem& problem, int64_t begin, int64_t end) {
   const int64_t end_row = (end - 1) / classes + 1;
   const bool skips_background = per_class == nullptr && problem.ignore_index != classes;
   double sum = 0.0;
-  int64_t pending = begin;  // start of the negatives that are not computed yet: a run may span many rows
+  int64_t pending = begin;  // first element of the run of negatives that is not computed yet; it may span many rows
   for (int64_t row = begin / classes; row < end_row; ++row) {
     const int64_t label = problem.labels[row];
     if (label == classes && skips_background && row + 1 < end_row) continue;  // nearly every row
     const int64_t row_begin = row * classes;
     const int64_t row_end = std::min(row_begin + classes, end);
-    const int64_t at = std::max(row_begin, begin);
-    const auto negatives_until = [&](int64_t stop) {
+    const int64_t first_in_range = std::max(row_begin, begin);  // a row may begin in the chunk before
+    const auto compute_negatives_until = [&](int64_t stop) {
       const RunWeights<T> weights{negative_weight, per_class == nullptr ? nullptr : per_class + (pending - row_begin)};
-      sum += negative(problem, weights, pending, stop);
+      sum += negative_run(problem, weights, pending, stop);
     };
     if (label == problem.ignore_index) {
-      negatives_until(at);
-      write_zeros(problem, at, row_end);
+      compute_negatives_until(first_in_range);
+      write_zeros(problem, first_in_range, row_end);
       pending = row_end;
-    } else if (label < classes && row_begin + label >= at && row_begin + label < row_end) {
-      const int64_t target = row_begin + label;
-      negatives_until(target);
-      sum += positive(problem, per_class == nullptr ? alpha : per_class[label], target);
-      pending = target + 1;
+    } else if (label < classes && row_begin + label >= first_in_range && row_begin + label < row_end) {
+      const int64_t positive = row_begin + label;
+      compute_negatives_until(positive);
+      sum += compute_positive(problem, per_class == nullptr ? alpha : per_class[label], positive);
+      pending = positive + 1;
     }
     if (per_class != nullptr || row_end == end) {
-      negatives_until(row_end);
+      compute_negatives_until(row_end);
       pending = row_end;
     }
   }
@@ -191,7 +176,7 @@ double typed_range(const FocalProblem& problem, int64_t begin, int64_t end) {
     return labelled_range<T>(problem, begin, end);
   }
   const RunWeights<T> weights{static_cast<T>(problem.alpha), static_cast<const T*>(problem.alpha_per_class)};
-  return choose_run<SoftRun, T>(problem)(problem, weights, begin, end);
+  return FocalDispatch<SoftRun, T>::template choose<2>(problem)(problem, weights, begin, end);
 }
 
 }  // namespace
@@ -216,7 +201,7 @@ template <class T>
 static void scale_typed(void* data, Dtype dtype, T factor, int64_t begin, int64_t end) {
   T values[kFocalWidth];
   for (int64_t first = begin; first < end; first += kFocalWidth) {
-    const int count = end - first < kFocalWidth ? static_cast<int>(end - first) : kFocalWidth;
+    const int count = block_count<kFocalWidth>(first, end);
     load_block<kFocalWidth>(data, dtype, first, values, count);
     for (int i = 0; i < kFocalWidth; ++i) values[i] *= factor;
     store_block<kFocalWidth>(data, dtype, first, values, count);

@@ -2,45 +2,24 @@
 #pragma once
 
 #include "common/isa.h"
+#include "focal_loss/focal_loss.h"
 #include "focal_loss/focal_loss_cpu.h"
 
 namespace retina_ops {
 
-// Body has `template <class T, Gamma G, int kOrder, class Math> static double run(Args...)`, always inlined, so that it
-// takes on the target of the one of these that holds it.
-template <class Body, class T, Gamma G, int kOrder, class... Args>
-double run_baseline(Args... args) {
-  return Body::template run<T, G, kOrder, PlainMath>(args...);
-}
-#if RETINA_OPS_HAS_X86_TARGETS
-template <class Body, class T, Gamma G, int kOrder, class Math, class... Args>
-RETINA_OPS_TARGET_AVX2 double run_avx2(Args... args) {
-  return Body::template run<T, G, kOrder, Math>(args...);
-}
-template <class Body, class T, Gamma G, int kOrder, class Math, class... Args>
-RETINA_OPS_TARGET_AVX512 double run_avx512(Args... args) {
-  return Body::template run<T, G, kOrder, Math>(args...);
-}
-#endif
-
-// For one body: `FocalDispatch<Body, T, Args...>::choose<highest order>(problem)` is a double (*)(Args...).
-template <class Body, class T, class... Args>
+// Loop is a class with an always-inline `template <class T, Gamma G, int kOrder, class Math> static double run(...)`.
+// FocalDispatch<Loop, T>::choose<highest order>(problem) is a pointer to a variant of run.
+template <class Loop, class T>
 struct FocalDispatch {
-  using Function = double (*)(Args...);
+  using Function = decltype(&Loop::template run<T, Gamma::kAny, 0, PlainMath>);
 
   template <Gamma G, int kOrder, class Math>
   static Function for_isa() {
-    switch (cpu_isa()) {
-#if RETINA_OPS_HAS_X86_TARGETS
-      case Isa::kAvx512: return run_avx512<Body, T, G, kOrder, Math, Args...>;
-      case Isa::kAvx2: return run_avx2<Body, T, G, kOrder, Math, Args...>;
-#endif
-      default: return run_baseline<Body, T, G, kOrder, Args...>;
-    }
+    return isa_variant<&Loop::template run<T, G, kOrder, PlainMath>, &Loop::template run<T, G, kOrder, Math>>();
   }
 
-  // The loss and its gradient in float have every gamma of the papers as a path, in double the default; the rest
-  // computes exp(gamma log(u)).
+  // The loss and its gradient have a specialised path for every gamma of the papers in float, and for gamma 2 in
+  // double. Everything else computes exp(gamma log(u)).
   template <int kOrder, class Math>
   static Function for_gamma(Gamma gamma) {
     if constexpr (kOrder != 2 && sizeof(T) == sizeof(double)) {
@@ -58,7 +37,7 @@ struct FocalDispatch {
     return gamma == Gamma::kZero ? for_isa<Gamma::kZero, kOrder, Math>() : for_isa<Gamma::kAny, kOrder, Math>();
   }
 
-  // Half logits have shorter polynomials in a loss and its gradient.
+  // The loss and the gradient of float16 and bfloat16 logits use shorter polynomials.
   template <int kOrder>
   static Function for_dtype(Gamma gamma, Dtype dtype) {
     if constexpr (sizeof(T) == sizeof(float)) {
@@ -77,7 +56,7 @@ struct FocalDispatch {
   }
 };
 
-// Value and derivative of a positive, whose function need not be fast: one element a row.
+// Loss and derivative of a positive. There is at most one per row, so this need not be fast.
 template <class T>
 FocalTerms<T> positive_terms(T logit, double gamma, int order) {
   const T e = focal_exponential<T, PlainMath>(logit);

@@ -3,25 +3,14 @@
 
 #include <torch/csrc/stable/library.h>
 
-#include <algorithm>
-#include <cmath>
-#include <limits>
 #include <tuple>
 #include <vector>
 
+#include "common/cpu_op.h"
 #include "common/huge_pages.h"
-#include "common/isa.h"
 
 namespace retina_ops {
 namespace {
-
-FocalArguments check_on_cpu(const char* op, const Tensor& inputs, const Tensor& targets,
-                            const std::optional<Tensor>& alpha_per_class, double alpha, double gamma,
-                            int64_t ignore_index) {
-  FocalArguments arguments = check_sigmoid_focal_loss(op, inputs, targets, alpha_per_class, alpha, gamma, ignore_index);
-  cpu_isa();  // a bad RETINA_OPS_ISA is an error here, not inside a thread
-  return arguments;
-}
 
 void check_label(const char* op, const FocalProblem& problem, int64_t bad_row) {
   check(bad_row < 0, op, ": class-index targets must be in [0, ", problem.classes, "] (", problem.classes,
@@ -29,49 +18,34 @@ void check_label(const char* op, const FocalProblem& problem, int64_t bad_row) {
         " at row ", bad_row);
 }
 
-// Runs the problem over all chunks, each after a look at its labels. The chunks' sums are added in order, so that the
-// number of threads changes nothing.
+// Computes all chunks, after a check of their labels, and returns the sum of the losses.
 double run_chunks(const char* op, const FocalArguments& arguments, int64_t elements) {
   const FocalProblem& problem = arguments.problem;
   if (elements == 0) check_label(op, problem, first_bad_label(problem, 0, arguments.targets.numel()));
-  const int64_t chunks = (elements + kFocalChunk - 1) / kFocalChunk;
-  std::vector<double> sums(static_cast<size_t>(chunks));
-  std::vector<int64_t> bad_rows(static_cast<size_t>(chunks), -1);
-  torch::stable::parallel_for(0, chunks, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t chunk = begin; chunk < end; ++chunk) {
-      const int64_t first = chunk * kFocalChunk;
-      const int64_t last = std::min(first + kFocalChunk, elements);
-      bad_rows[static_cast<size_t>(chunk)] =
-          first_bad_label(problem, first / problem.classes, (last - 1) / problem.classes + 1);
-      sums[static_cast<size_t>(chunk)] = focal_loss_range(problem, first, last);
-    }
+  std::vector<int64_t> bad_rows(static_cast<size_t>((elements + kFocalChunk - 1) / kFocalChunk));  // [chunks]
+  const double sum = sum_of_chunks(parallel_for, elements, kFocalChunk, [&](int64_t begin, int64_t end) {
+    bad_rows[static_cast<size_t>(begin / kFocalChunk)] =
+        first_bad_label(problem, begin / problem.classes, (end - 1) / problem.classes + 1);
+    return focal_loss_range(problem, begin, end);
   });
-  double total = 0.0;
-  for (size_t chunk = 0; chunk < sums.size(); ++chunk) {
-    check_label(op, problem, bad_rows[chunk]);
-    total += sums[chunk];
-  }
-  return total;
+  for (const int64_t bad_row : bad_rows) check_label(op, problem, bad_row);
+  return sum;
 }
 
-// An output like the inputs, for a large one on large pages.
+// An output of the shape and dtype of the inputs, on huge pages if it is large.
 Tensor new_output(const FocalArguments& arguments) {
   Tensor output = torch::stable::new_empty(arguments.inputs, arguments.inputs.sizes());
   advise_huge_pages(output.mutable_data_ptr(), static_cast<size_t>(output.numel()) * output.element_size());
   return output;
 }
 
-double scalar_value(const Tensor& tensor) {
-  return *torch::stable::to(tensor, ScalarType::Double).const_data_ptr<double>();
-}
-
 Tensor sigmoid_focal_loss_cpu(const Tensor& inputs, const Tensor& targets, std::optional<Tensor> alpha_per_class,
                               double alpha, double gamma, int64_t ignore_index) {
-  FocalArguments arguments =
-      check_on_cpu("sigmoid_focal_loss", inputs, targets, alpha_per_class, alpha, gamma, ignore_index);
+  const char* op = "sigmoid_focal_loss";
+  FocalArguments arguments = check_sigmoid_focal_loss(op, inputs, targets, alpha_per_class, alpha, gamma, ignore_index);
   Tensor loss = new_output(arguments);
-  arguments.problem.value = loss.mutable_data_ptr();
-  run_chunks("sigmoid_focal_loss", arguments, loss.numel());
+  arguments.problem.loss_out = loss.mutable_data_ptr();
+  run_chunks(op, arguments, loss.numel());
   return loss;
 }
 
@@ -79,7 +53,7 @@ Tensor sigmoid_focal_loss_backward_cpu(const Tensor& grad_output, const Tensor& 
                                        std::optional<Tensor> alpha_per_class, double alpha, double gamma,
                                        int64_t ignore_index, int64_t order) {
   const char* op = "sigmoid_focal_loss_backward";
-  FocalArguments arguments = check_on_cpu(op, inputs, targets, alpha_per_class, alpha, gamma, ignore_index);
+  FocalArguments arguments = check_sigmoid_focal_loss(op, inputs, targets, alpha_per_class, alpha, gamma, ignore_index);
   check_order(op, order);
   check_upstream(op, grad_output, inputs);
   const Tensor upstream = torch::stable::contiguous(grad_output);
@@ -90,7 +64,7 @@ Tensor sigmoid_focal_loss_backward_cpu(const Tensor& grad_output, const Tensor& 
   }
   Tensor grad = new_output(arguments);
   arguments.problem.order = static_cast<int>(order);
-  arguments.problem.derivative = grad.mutable_data_ptr();
+  arguments.problem.grad_out = grad.mutable_data_ptr();
   run_chunks(op, arguments, grad.numel());
   return grad;
 }
@@ -99,8 +73,8 @@ std::tuple<Tensor, Tensor> sigmoid_focal_loss_reduced_cpu(const Tensor& inputs, 
                                                           std::optional<Tensor> alpha_per_class, double alpha,
                                                           double gamma, int64_t ignore_index, bool mean,
                                                           bool with_grad) {
-  FocalArguments arguments =
-      check_on_cpu("sigmoid_focal_loss_reduced", inputs, targets, alpha_per_class, alpha, gamma, ignore_index);
+  const char* op = "sigmoid_focal_loss_reduced";
+  FocalArguments arguments = check_sigmoid_focal_loss(op, inputs, targets, alpha_per_class, alpha, gamma, ignore_index);
   FocalProblem& problem = arguments.problem;
   const int64_t elements = arguments.inputs.numel();
   double divisor = 1.0;
@@ -114,17 +88,11 @@ std::tuple<Tensor, Tensor> sigmoid_focal_loss_reduced_cpu(const Tensor& inputs, 
   Tensor grad = with_grad ? new_output(arguments) : torch::stable::new_empty(arguments.inputs, {0});
   if (with_grad) {
     problem.order = 1;
-    problem.derivative = grad.mutable_data_ptr();
+    problem.grad_out = grad.mutable_data_ptr();
     problem.upstream_scalar = 1.0 / divisor;
   }
-  const double total = run_chunks("sigmoid_focal_loss_reduced", arguments, elements) / divisor;
-  Tensor loss = torch::stable::new_empty(arguments.inputs, {}, accumulate_dtype(inputs));
-  if (problem.dtype == Dtype::kFloat64) {
-    *loss.mutable_data_ptr<double>() = total;
-  } else {
-    *loss.mutable_data_ptr<float>() = static_cast<float>(total);
-  }
-  return {loss, grad};
+  const double loss = run_chunks(op, arguments, elements) / divisor;
+  return {new_scalar(arguments.inputs, loss), grad};
 }
 
 void scale_gradient_cpu(Tensor grad, const Tensor& scale) {
@@ -136,8 +104,8 @@ void scale_gradient_cpu(Tensor grad, const Tensor& scale) {
   void* data = grad.mutable_data_ptr();
   const Dtype dtype = dtype_of(grad);
   const int64_t elements = grad.numel();
-  torch::stable::parallel_for(0, elements, kFocalChunk,
-                              [&](int64_t begin, int64_t end) { scale_range(data, dtype, factor, begin, end); });
+  parallel_for(elements, kFocalChunk,
+               [&](int64_t begin, int64_t end) { scale_range(data, dtype, factor, begin, end); });
 }
 
 }  // namespace

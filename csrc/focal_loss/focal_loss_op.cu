@@ -12,28 +12,30 @@ namespace {
 
 using torch::stable::accelerator::DeviceGuard;
 
+// The call that the arguments describe; outputs and workspace are the caller's.
 FocalDevice device_of(const FocalArguments& arguments) {
-  FocalDevice device{};
+  FocalDevice device{arguments.problem};
   device.n = arguments.inputs.numel();
   device.stream = current_stream(arguments.inputs);
   return device;
 }
 
-void run(const FocalArguments& arguments, const FocalDevice& device, bool reduced) {
-  if (arguments.is_labels) {
-    launch_focal_loss_labels(arguments.problem, device, reduced);
-  } else {
-    launch_focal_loss_soft(arguments.problem, device, reduced);
-  }
+void run(const FocalDevice& device) {
+  launch_focal_loss(device);
   RETINA_OPS_LAUNCH_CHECK();
 }
 
 // [2] int64 on the device: elements of rows that are not ignored, and rows with a label out of range.
 Tensor count_labels(const FocalArguments& arguments, cudaStream_t stream) {
   Tensor counts = torch::stable::new_zeros(arguments.inputs, {2}, ScalarType::Long);
-  launch_focal_count(arguments.problem.labels, 0, arguments.targets.numel(),
-                     arguments.inputs.size(arguments.inputs.dim() - 1), arguments.problem.ignore_index,
-                     counts.mutable_data_ptr<int64_t>(), stream);
+  FocalCount count{};
+  count.labels = arguments.problem.labels;
+  count.rows = arguments.targets.numel();
+  count.classes = arguments.inputs.size(arguments.inputs.dim() - 1);
+  count.ignore_index = arguments.problem.ignore_index;
+  count.counts = counts.mutable_data_ptr<int64_t>();
+  count.stream = stream;
+  launch_focal_count(count);
   RETINA_OPS_LAUNCH_CHECK();
   return counts;
 }
@@ -57,11 +59,12 @@ FocalArguments check_on_cuda(const char* op, const Tensor& inputs, const Tensor&
 Tensor sigmoid_focal_loss_cuda(const Tensor& inputs, const Tensor& targets, std::optional<Tensor> alpha_per_class,
                                double alpha, double gamma, int64_t ignore_index) {
   const DeviceGuard guard(inputs.get_device_index());
-  FocalArguments arguments =
+  const FocalArguments arguments =
       check_on_cuda("sigmoid_focal_loss", inputs, targets, alpha_per_class, alpha, gamma, ignore_index);
   Tensor loss = torch::stable::new_empty(arguments.inputs, arguments.inputs.sizes());
-  arguments.problem.value = loss.mutable_data_ptr();
-  run(arguments, device_of(arguments), false);
+  FocalDevice device = device_of(arguments);
+  device.loss_out = loss.mutable_data_ptr();
+  run(device);
   return loss;
 }
 
@@ -70,7 +73,7 @@ Tensor sigmoid_focal_loss_backward_cuda(const Tensor& grad_output, const Tensor&
                                         int64_t ignore_index, int64_t order) {
   const char* op = "sigmoid_focal_loss_backward";
   const DeviceGuard guard(inputs.get_device_index());
-  FocalArguments arguments = check_on_cuda(op, inputs, targets, alpha_per_class, alpha, gamma, ignore_index);
+  const FocalArguments arguments = check_on_cuda(op, inputs, targets, alpha_per_class, alpha, gamma, ignore_index);
   check_order(op, order);
   check_upstream(op, grad_output, inputs);
   FocalDevice device = device_of(arguments);
@@ -78,14 +81,14 @@ Tensor sigmoid_focal_loss_backward_cuda(const Tensor& grad_output, const Tensor&
   const Tensor upstream =
       is_scalar ? torch::stable::to(grad_output, ScalarType::Double) : torch::stable::contiguous(grad_output);
   if (is_scalar) {
-    device.upstream_scalar = upstream.const_data_ptr<double>();
+    device.upstream_factor = upstream.const_data_ptr<double>();
   } else {
-    arguments.problem.upstream = upstream.const_data_ptr();
+    device.upstream = upstream.const_data_ptr();
   }
   Tensor grad = torch::stable::new_empty(arguments.inputs, arguments.inputs.sizes());
-  arguments.problem.order = static_cast<int>(order);
-  arguments.problem.derivative = grad.mutable_data_ptr();
-  run(arguments, device, false);
+  device.order = static_cast<int>(order);
+  device.grad_out = grad.mutable_data_ptr();
+  run(device);
   return grad;
 }
 
@@ -94,7 +97,7 @@ std::tuple<Tensor, Tensor> sigmoid_focal_loss_reduced_cuda(const Tensor& inputs,
                                                            double gamma, int64_t ignore_index, bool mean,
                                                            bool with_grad) {
   const DeviceGuard guard(inputs.get_device_index());
-  FocalArguments arguments =
+  const FocalArguments arguments =
       check_on_cuda("sigmoid_focal_loss_reduced", inputs, targets, alpha_per_class, alpha, gamma, ignore_index);
   FocalDevice device = device_of(arguments);
   Tensor counts;
@@ -112,8 +115,8 @@ std::tuple<Tensor, Tensor> sigmoid_focal_loss_reduced_cuda(const Tensor& inputs,
   device.partial = partial.mutable_data_ptr<double>();
   device.done = reinterpret_cast<unsigned*>(done.mutable_data_ptr<int32_t>());
   device.result = loss.mutable_data_ptr();
-  arguments.problem.derivative = with_grad ? grad.mutable_data_ptr() : nullptr;
-  run(arguments, device, true);
+  device.grad_out = with_grad ? grad.mutable_data_ptr() : nullptr;
+  run(device);
   return {loss, grad};
 }
 
@@ -122,8 +125,12 @@ void scale_gradient_cuda(Tensor grad, const Tensor& scale) {
   const DeviceGuard guard(grad.get_device_index());
   if (grad.numel() == 0) return;
   const Tensor factor = torch::stable::to(scale, ScalarType::Double);
-  launch_scale_gradient(grad.mutable_data_ptr(), dtype_of(grad), factor.const_data_ptr<double>(), 0, grad.numel(),
-                        current_stream(grad));
+  launch_scale_gradient({grad.mutable_data_ptr(),
+                         dtype_of(grad),
+                         factor.const_data_ptr<double>(),
+                         grad.numel(),
+                         {},
+                         current_stream(grad)});
   RETINA_OPS_LAUNCH_CHECK();
 }
 

@@ -1,8 +1,5 @@
-// What the CPU and the CUDA entries of the focal loss share: argument checks, sizes, and the problem they describe.
+// What the CPU and the CUDA operators of the focal loss share: argument checks and the problem for the kernels.
 #pragma once
-
-#include <torch/csrc/stable/ops.h>
-#include <torch/csrc/stable/tensor.h>
 
 #include <optional>
 
@@ -12,7 +9,7 @@
 
 namespace retina_ops {
 
-// The arguments of one call after the checks: contiguous, on one device.
+// The arguments of a call, checked and contiguous.
 struct FocalArguments {
   Tensor inputs;
   Tensor targets;
@@ -31,16 +28,14 @@ inline FocalArguments check_sigmoid_focal_loss(const char* op, const Tensor& inp
   check(gamma >= 0.0, op, ": gamma must be at least 0, got ", gamma);
   const bool is_labels = targets.scalar_type() == ScalarType::Long;
   if (is_labels) {
-    bool matches = inputs.dim() >= 1 && targets.dim() == inputs.dim() - 1;
-    for (int64_t dim = 0; matches && dim < targets.dim(); ++dim) {
-      matches = targets.size(dim) == inputs.size(dim);
-    }
-    check(matches, op, ": class-index targets must have the shape of inputs without its last dimension, got inputs ",
+    check(inputs.dim() >= 1 && has_shape(targets, leading_shape(inputs)), op,
+          ": class-index targets must have the shape of inputs without its last dimension, got inputs ",
           shape_string(inputs), " and targets ", shape_string(targets));
   } else {
     const ScalarType dtype = targets.scalar_type();
     check(dtype == inputs.scalar_type() || (dtype == ScalarType::Float && inputs.scalar_type() != ScalarType::Double),
-          op, ": targets must be int64 class indices or have the dtype of inputs (float32 beside half), got inputs ",
+          op,
+          ": targets must be int64 class indices or have the dtype of inputs (or float32 for half inputs), got inputs ",
           dtype_name(inputs.scalar_type()), " and targets ", dtype_name(dtype));
     check(same_shape(inputs, targets), op, ": floating targets must have the shape of inputs, got inputs ",
           shape_string(inputs), " and targets ", shape_string(targets));
@@ -51,7 +46,7 @@ inline FocalArguments check_sigmoid_focal_loss(const char* op, const Tensor& inp
     check(alpha_per_class->scalar_type() == accumulate_dtype(inputs), op, ": alpha must be ",
           dtype_name(accumulate_dtype(inputs)), ", got ", dtype_name(alpha_per_class->scalar_type()));
     check(alpha_per_class->dim() == 1 && inputs.dim() >= 1 && alpha_per_class->size(0) == last, op,
-          ": alpha must be one number or have one value a class, [", last, "], got ", shape_string(*alpha_per_class));
+          ": alpha must be one number or have one value per class, [", last, "], got ", shape_string(*alpha_per_class));
   }
   FocalArguments arguments{torch::stable::contiguous(inputs),
                            torch::stable::contiguous(targets),
@@ -84,7 +79,7 @@ inline void check_order(const char* op, int64_t order) {
   check(order == 1 || order == 2, op, ": order must be 1 or 2, got ", order);
 }
 
-// grad_output of a backward: of inputs' shape and dtype, or a scalar tensor.
+// grad_output of a backward: a scalar tensor, or one of the shape and dtype of inputs.
 inline void check_upstream(const char* op, const Tensor& grad_output, const Tensor& inputs) {
   check(same_device(inputs, grad_output), op, ": inputs and grad_output must be on one device");
   check(grad_output.dim() == 0 ? is_floating(grad_output.scalar_type())

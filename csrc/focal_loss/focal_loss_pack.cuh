@@ -1,5 +1,5 @@
-// The focal loss of a pack of logits with hard targets: all are taken as negatives, which nearly all are, and
-// the few that are positive, ignored or of a bad label are put right after. No torch.
+// The focal loss of a pack of logits with hard targets: all are computed as negatives, which nearly all are, and the
+// few that are positive, ignored or of a bad label are corrected afterwards. No torch.
 #pragma once
 
 #include "common/divider.cuh"
@@ -8,18 +8,18 @@
 
 namespace retina_ops {
 
-// Logits in one 16-byte access.
+// Logits per 16-byte access.
 template <class T>
 constexpr int kFocalPack = 16 / sizeof(T);
-// Logits that a thread takes of rows at a time: as many as make what is done once for all of them small.
+// Logits per pack of rows: enough that the work per pack is small beside the work per logit.
 template <class T>
 constexpr int kRowPack = sizeof(T) == 8 ? 2 : 8;
 
-// How exactly a pack is computed: as its dtype can hold.
+// The accuracy of the arithmetic: what the dtype can represent.
 template <class T>
 using PackMath = std::conditional_t<sizeof(T) == 2, CoarseMath, FusedMath>;
 
-// Where a thread's packs lie in rows, kept by addition: a division a pack would cost as much as two of its logits.
+// Row and column of a thread's current pack, updated by additions: a division per pack costs as much as two logits.
 struct RowCursor {
   int64_t row;
   int column;
@@ -42,13 +42,13 @@ struct RowCursor {
   }
 };
 
-// The elements of a pack that are no plain negatives, a bit each.
+// The elements of a pack that are not negatives, one bit per element.
 struct PackTargets {
   unsigned positive;
   unsigned ignored;
   unsigned bad;
 
-  // Nothing of the elements from `end` on.
+  // Removes the elements from `end` on.
   __device__ __forceinline__ void keep_before(int end) {
     const unsigned mask = (1u << end) - 1u;
     positive &= mask;
@@ -66,37 +66,37 @@ struct PackTargets {
   }
 };
 
-// Of a row with this label, whose class `column` is the pack's element `first`.
+// The targets of a row with this label. Column `column` of the row is element `first` of the pack.
 template <int kPack>
 __device__ __forceinline__ PackTargets row_targets(int64_t label, int classes, int64_t ignore_index, int column,
                                                    int first) {
   const unsigned all = ~0u << first;
   if (label == ignore_index) return {0u, all, 0u};
   if (static_cast<uint64_t>(label) > static_cast<uint64_t>(classes)) return {0u, 0u, all};
-  const int element =
-      static_cast<int>(label) - column + first;  // of the label's class; the background's is past the row
+  // The element of the label's class. The background's lies past the end of the row.
+  const int element = static_cast<int>(label) - column + first;
   return {element >= first && element < kPack && static_cast<int>(label) < classes ? 1u << element : 0u, 0u, 0u};
 }
 
-// What losses and derivatives are multiplied by.
+// Factors of the losses and of their derivatives.
 template <class A>
 struct PackWeights {
   A loss;
   A derivative;
 };
 
-// The elements that are no plain negatives, and the weights of the positives.
+// The elements that are not negatives, and the weights of the positives.
 template <class A>
-struct PackOthers {
+struct PackCorrections {
   PackTargets targets;
   PackWeights<A> positive;
 };
 
-// Sum of the pack's weighted losses; its weighted derivatives by the logits. is_plain: all are negatives; else others()
-// says what they are.
-template <Gamma G, class Math, class A, int kPack, class Others>
+// Returns the sum of the weighted losses of the pack, and writes their weighted derivatives by the logits.
+// is_plain: all elements are negatives. Otherwise corrections() returns those that are not.
+template <Gamma G, class Math, class A, int kPack, class Corrections>
 __device__ __forceinline__ A pack_loss(const A (&x)[kPack], bool is_plain, const PackWeights<A>& negative, double gamma,
-                                       A (&derivative)[kPack], Others others) {
+                                       A (&derivative)[kPack], Corrections corrections) {
   A loss[kPack];
 #pragma unroll
   for (int i = 0; i < kPack; ++i) {
@@ -104,22 +104,23 @@ __device__ __forceinline__ A pack_loss(const A (&x)[kPack], bool is_plain, const
     loss[i] = terms.loss;
     derivative[i] = -terms.derivative * negative.derivative;
   }
-  A of_positives = A(0);
+  A positive_sum = A(0);
   if (!is_plain) {
-    const PackOthers<A> its_others = others();
-    const PackTargets& targets = its_others.targets;
-    const PackWeights<A>& positive = its_others.positive;
+    const PackCorrections<A> found = corrections();
+    const PackTargets& targets = found.targets;
+    const PackWeights<A>& positive = found.positive;
     for (unsigned rest = targets.positive; rest != 0; rest &= rest - 1) {
-      A its = A(0);
+      const unsigned lowest = rest & (0u - rest);
+      A logit = A(0);
 #pragma unroll
-      for (int i = 0; i < kPack; ++i) its = (rest & (0u - rest)) == 1u << i ? x[i] : its;
-      const FocalTerms<A> terms = focal_hard<A, G, 1, Math>(its, focal_exponential<A, Math>(its), gamma);
-      of_positives += terms.loss * positive.loss;
+      for (int i = 0; i < kPack; ++i) logit = lowest == 1u << i ? x[i] : logit;
+      const FocalTerms<A> terms = focal_hard<A, G, 1, Math>(logit, focal_exponential<A, Math>(logit), gamma);
+      positive_sum += terms.loss * positive.loss;
 #pragma unroll
       for (int i = 0; i < kPack; ++i) {
-        const bool here = (rest & (0u - rest)) == 1u << i;
-        loss[i] = here ? A(0) : loss[i];
-        derivative[i] = here ? terms.derivative * positive.derivative : derivative[i];
+        const bool is_positive = lowest == 1u << i;
+        loss[i] = is_positive ? A(0) : loss[i];
+        derivative[i] = is_positive ? terms.derivative * positive.derivative : derivative[i];
       }
     }
 #pragma unroll
@@ -132,7 +133,7 @@ __device__ __forceinline__ A pack_loss(const A (&x)[kPack], bool is_plain, const
   A sum = loss[0];
 #pragma unroll
   for (int i = 1; i < kPack; ++i) sum += loss[i];
-  return sum * negative.loss + of_positives;
+  return sum * negative.loss + positive_sum;
 }
 
 }  // namespace retina_ops

@@ -3,39 +3,22 @@
 
 #include <torch/csrc/stable/library.h>
 
-#include <algorithm>
-
-#include "common/isa.h"
+#include "common/cpu_op.h"
 
 namespace retina_ops {
 namespace {
 
 struct Cpu {
   static void elementwise(const IouLossCall& call) {
-    cpu_isa();  // a bad RETINA_OPS_ISA is an error here, not inside a thread
-    torch::stable::parallel_for(0, call.n, kIouLossChunk,
-                                [&](int64_t begin, int64_t end) { iou_loss_range(call.problem, begin, end); });
+    parallel_for(call.n, kIouLossChunk, [&](int64_t begin, int64_t end) { iou_loss_range(call.problem, begin, end); });
   }
 
-  // The chunks' sums are added in order, so that the number of threads changes nothing.
   static void reduced(IouLossCall& call, double scale, Tensor& loss) {
-    cpu_isa();
     call.problem.upstream_scalar = &scale;
-    const int64_t chunks = (call.n + kIouLossChunk - 1) / kIouLossChunk;
-    std::vector<double> sums(static_cast<size_t>(chunks));
-    torch::stable::parallel_for(0, chunks, 1, [&](int64_t begin, int64_t end) {
-      for (int64_t chunk = begin; chunk < end; ++chunk) {
-        sums[static_cast<size_t>(chunk)] =
-            iou_loss_range(call.problem, chunk * kIouLossChunk, std::min((chunk + 1) * kIouLossChunk, call.n));
-      }
+    const double sum = sum_of_chunks(parallel_for, call.n, kIouLossChunk, [&](int64_t begin, int64_t end) {
+      return iou_loss_range(call.problem, begin, end);
     });
-    double total = 0.0;
-    for (const double sum : sums) total += sum;
-    if (call.problem.dtype1 == Dtype::kFloat64) {
-      *loss.mutable_data_ptr<double>() = total * scale;
-    } else {
-      *loss.mutable_data_ptr<float>() = static_cast<float>(total * scale);
-    }
+    set_scalar(loss, sum * scale);
   }
 };
 

@@ -2,7 +2,7 @@
 #include <torch/csrc/stable/library.h>
 
 #include "common/cuda_op.cuh"
-#include "iou_losses/iou_losses_launch.cuh"
+#include "iou_losses/iou_losses_kernels.cuh"
 #include "iou_losses/iou_losses_op.h"
 
 namespace retina_ops {
@@ -13,10 +13,10 @@ using torch::stable::accelerator::DeviceGuard;
 struct Cuda {
   static void elementwise(const IouLossCall& call) {
     const DeviceGuard guard(call.boxes1.get_device_index());
-    IouLossDevice device{};
+    IouLossDevice device{call.problem};
     device.n = call.n;
     device.stream = current_stream(call.boxes1);
-    launch_iou_loss(call.problem, device);
+    launch_iou_loss(device);
     RETINA_OPS_LAUNCH_CHECK();
   }
 
@@ -24,14 +24,14 @@ struct Cuda {
     const DeviceGuard guard(call.boxes1.get_device_index());
     const Tensor partial = torch::stable::new_empty(call.boxes1, {kIouLossMaxBlocks}, ScalarType::Double);
     const Tensor done = torch::stable::new_zeros(call.boxes1, {1}, ScalarType::Int);
-    IouLossDevice device{};
+    IouLossDevice device{call.problem};
     device.scale = scale;
     device.partial = partial.mutable_data_ptr<double>();
     device.done = reinterpret_cast<unsigned*>(done.mutable_data_ptr<int32_t>());
     device.result = loss.mutable_data_ptr();
     device.n = call.n;
     device.stream = current_stream(call.boxes1);
-    launch_iou_loss(call.problem, device);
+    launch_iou_loss(device);
     RETINA_OPS_LAUNCH_CHECK();
   }
 };

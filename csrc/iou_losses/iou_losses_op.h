@@ -1,19 +1,16 @@
-// What the CPU and the CUDA entries of the IoU losses share: argument checks and the problem they describe.
+// What the CPU and the CUDA operators of the IoU losses share: argument checks and the problem for the kernels.
 #pragma once
-
-#include <torch/csrc/stable/ops.h>
-#include <torch/csrc/stable/tensor.h>
 
 #include <tuple>
 #include <vector>
 
 #include "common/check.h"
 #include "common/dispatch.h"
-#include "iou_losses/iou_losses_cpu.h"
+#include "iou_losses/iou_losses.h"
 
 namespace retina_ops {
 
-// The arguments of one call after the checks, contiguous.
+// The arguments of a call, checked and contiguous.
 struct IouLossCall {
   Tensor boxes1;
   Tensor boxes2;
@@ -35,9 +32,8 @@ inline IouLossCall check_iou_loss(const char* op, const Tensor& boxes1, const Te
         ": boxes1 and boxes2 must be [..., 4] and of one shape, got ", shape_string(boxes1), " and ",
         shape_string(boxes2));
   check(kind >= 0 && kind <= 2, op, ": kind must be 0 (generalized), 1 (distance) or 2 (complete), got ", kind);
-  IouLossCall call{
-      torch::stable::contiguous(boxes1), torch::stable::contiguous(boxes2), {}, boxes1.numel() / 4, IouLossProblem{}};
-  for (int64_t dim = 0; dim < dims - 1; ++dim) call.shape.push_back(boxes1.size(dim));
+  IouLossCall call{torch::stable::contiguous(boxes1), torch::stable::contiguous(boxes2), leading_shape(boxes1),
+                   boxes1.numel() / 4, IouLossProblem{}};
   IouLossProblem& problem = call.problem;
   problem.kind = static_cast<IouLoss>(kind);
   problem.eps = eps;
@@ -48,16 +44,8 @@ inline IouLossCall check_iou_loss(const char* op, const Tensor& boxes1, const Te
   return call;
 }
 
-// A gradient like `boxes`, or an empty tensor where it is not wanted.
-inline Tensor new_gradient(const Tensor& boxes, bool wanted, void*& data) {
-  Tensor grad = wanted ? torch::stable::new_empty(boxes, boxes.sizes())
-                       : torch::stable::new_empty(boxes, std::vector<int64_t>{0});
-  data = wanted ? grad.mutable_data_ptr() : nullptr;
-  return grad;
-}
-
-// The operators, for a backend that runs all pairs of a call by Backend::elementwise(call), and by
-// Backend::reduced(call, scale, loss) sums the losses times `scale` into the scalar tensor `loss` as well.
+// The operators of one backend. Backend::elementwise(call) computes all pairs of a call; Backend::reduced(call, scale,
+// loss) does too, and sets the scalar tensor `loss` to `scale` times the sum of the losses.
 template <class Backend>
 struct IouLossOperators {
   static Tensor loss(const Tensor& boxes1, const Tensor& boxes2, int64_t kind, double eps) {
@@ -74,14 +62,10 @@ struct IouLossOperators {
     IouLossCall call = check_iou_loss(op, boxes1, boxes2, kind, eps);
     check(same_device(grad_output, boxes1), op, ": grad_output and boxes1 must be on one device");
     const ScalarType dtype = accumulate_dtype(boxes1);
-    bool fits = grad_output.dim() == static_cast<int64_t>(call.shape.size()) && grad_output.scalar_type() == dtype;
-    for (int64_t dim = 0; fits && dim < grad_output.dim(); ++dim) {
-      fits = grad_output.size(dim) == call.shape[static_cast<size_t>(dim)];
-    }
     const bool is_scalar = grad_output.dim() == 0 && is_floating(grad_output.scalar_type());
-    check(fits || is_scalar, op, ": grad_output must be a scalar tensor or one ", dtype_name(dtype),
-          " a pair of boxes ", shape_string(boxes1), ", got ", shape_string(grad_output), " ",
-          dtype_name(grad_output.scalar_type()));
+    check(is_scalar || (has_shape(grad_output, call.shape) && grad_output.scalar_type() == dtype), op,
+          ": grad_output must be a scalar tensor or one ", dtype_name(dtype), " per pair of boxes ",
+          shape_string(boxes1), ", got ", shape_string(grad_output), " ", dtype_name(grad_output.scalar_type()));
     const Tensor upstream =
         is_scalar ? torch::stable::to(grad_output, ScalarType::Double) : torch::stable::contiguous(grad_output);
     if (is_scalar) {
@@ -89,21 +73,30 @@ struct IouLossOperators {
     } else {
       call.problem.upstream = upstream.const_data_ptr();
     }
-    Tensor grad1 = new_gradient(call.boxes1, for_boxes1, call.problem.grad1);
-    Tensor grad2 = new_gradient(call.boxes2, for_boxes2, call.problem.grad2);
+    const Gradients grads = new_gradients(call, for_boxes1, for_boxes2);
     if (for_boxes1 || for_boxes2) Backend::elementwise(call);
-    return {grad1, grad2};
+    return grads;
   }
 
   static std::tuple<Tensor, Tensor, Tensor> reduced(const Tensor& boxes1, const Tensor& boxes2, int64_t kind,
                                                     double eps, bool mean, bool for_boxes1, bool for_boxes2) {
     IouLossCall call = check_iou_loss("iou_loss_reduced", boxes1, boxes2, kind, eps);
     Tensor loss = torch::stable::new_empty(boxes1, std::vector<int64_t>{}, accumulate_dtype(boxes1));
-    Tensor grad1 = new_gradient(call.boxes1, for_boxes1, call.problem.grad1);
-    Tensor grad2 = new_gradient(call.boxes2, for_boxes2, call.problem.grad2);
-    // The mean of nothing is 0, as torchvision has it.
+    const auto [grad1, grad2] = new_gradients(call, for_boxes1, for_boxes2);
+    // The mean of no losses is 0, as in torchvision.
     Backend::reduced(call, mean && call.n > 0 ? 1.0 / static_cast<double>(call.n) : 1.0, loss);
     return {loss, grad1, grad2};
+  }
+
+ private:
+  using Gradients = std::tuple<Tensor, Tensor>;
+
+  static Gradients new_gradients(IouLossCall& call, bool for_boxes1, bool for_boxes2) {
+    Tensor grad1 = new_gradient(call.boxes1, for_boxes1);
+    Tensor grad2 = new_gradient(call.boxes2, for_boxes2);
+    if (for_boxes1) call.problem.grad1 = grad1.mutable_data_ptr();
+    if (for_boxes2) call.problem.grad2 = grad2.mutable_data_ptr();
+    return {grad1, grad2};
   }
 };
 

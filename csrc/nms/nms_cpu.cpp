@@ -1,14 +1,14 @@
-// Comparisons bound it, so the work is to make few. Each class is a segment of its own. A segment compares with the
-// plain list of its kept boxes: all of a small one, and of a large one until the list is long, which it never is where
-// boxes crowd one place and nothing in space could be cut off. From there on a large segment keeps its boxes in a grid
-// (nms_grid.h) and is taken in chunks: all boxes of a chunk are compared with the boxes kept before, in parallel; the
-// survivors then among themselves, in order. Small segments run in parallel. No result depends on the number of
-// threads.
-#include "nms/nms_cpu.h"
-
+// NMS on the CPU. The time goes into comparisons of pairs, so as few pairs as possible are compared.
+//
+// The boxes of each class are a segment. In a small segment each box is compared with the list of boxes kept so far. A
+// large segment starts in the same way; where boxes crowd in one place the list stays short, and a grid would exclude
+// nothing. Once the list is long, the kept boxes go into a grid (nms_grid.h) and the rest of the segment is taken in
+// chunks: all boxes of a chunk are compared with the boxes kept before it, in parallel, and the survivors are compared
+// with each other, in order. Small segments run in parallel. No result depends on the number of threads.
 #include <algorithm>
 #include <unordered_map>
 
+#include "common/box_block.h"
 #include "common/isa.h"
 #include "nms/nms_grid.h"
 #include "nms/score_order.h"
@@ -16,27 +16,27 @@
 namespace retina_ops {
 namespace {
 
-constexpr size_t kGridSegment = 512;  // boxes from which a grid is worth building
-constexpr size_t kListed = 256;       // kept boxes of a large segment from which the grid takes over
-constexpr size_t kChunk = 2048;
-constexpr size_t kSlice = 128;  // boxes of a chunk that a thread takes at once
+constexpr size_t kLargeSegment = 512;  // boxes from which a segment is large
+constexpr size_t kMaxListed = 256;     // kept boxes from which a large segment uses a grid
+constexpr size_t kChunk = 2048;        // boxes per chunk
+constexpr size_t kSlice = 128;         // boxes of a chunk that a thread takes at a time
 
 // Boxes of one class, in order of score.
 template <class T>
 struct Segment {
   BoxArrays<T> boxes;
-  std::vector<int32_t> ranks;  // [n] of each box in the order of all scores
+  std::vector<int32_t> ranks;  // [n] position of each box in the order of all scores
 };
 
-// Which boxes of [begin, end) no old kept box suppresses.
+// Marks the boxes of [begin, end) that no settled box of the grid suppresses.
 template <class T>
-RETINA_OPS_HOST_DEVICE void survivors_in(const KeptGrid<T>& grid, size_t begin, size_t end, uint8_t* survives) {
+RETINA_OPS_HOST_DEVICE void find_survivors(const KeptGrid<T>& grid, size_t begin, size_t end, uint8_t* survives) {
   for (size_t i = begin; i < end; ++i) survives[i] = grid.suppressed(i, false) ? 0 : 1;
 }
 
-// The survivors of [begin, end) among themselves, in order: the grid takes those that are kept.
+// Compares the survivors of [begin, end) with each other, in order, and adds those that are kept to the grid.
 template <class T>
-RETINA_OPS_HOST_DEVICE void keep_in(KeptGrid<T>& grid, size_t begin, size_t end, uint8_t* survives) {
+RETINA_OPS_HOST_DEVICE void keep_survivors(KeptGrid<T>& grid, size_t begin, size_t end, uint8_t* survives) {
   for (size_t i = begin; i < end; ++i) {
     if (survives[i] == 0) continue;
     survives[i] = grid.suppressed(i, true) ? 0 : 1;
@@ -44,10 +44,10 @@ RETINA_OPS_HOST_DEVICE void keep_in(KeptGrid<T>& grid, size_t begin, size_t end,
   }
 }
 
-// Decides boxes in order until `limit` are kept; returns how many it decided. Right for every threshold, also under 0,
-// where distance proves nothing.
+// Decides boxes in order, by comparison with the list of kept boxes, until `limit` are kept. Returns the number of
+// decided boxes. It takes any threshold, also a negative one, for which distant boxes suppress each other.
 template <class T>
-RETINA_OPS_HOST_DEVICE size_t keep_in_list(const BoxArrays<T>& boxes, T threshold, size_t limit, uint8_t* keeps) {
+RETINA_OPS_HOST_DEVICE size_t keep_with_list(const BoxArrays<T>& boxes, T threshold, size_t limit, uint8_t* keeps) {
   const size_t n = boxes.size();
   BoxArrays<T> kept(limit);
   size_t count = 0, i = 0;
@@ -58,48 +58,12 @@ RETINA_OPS_HOST_DEVICE size_t keep_in_list(const BoxArrays<T>& boxes, T threshol
   return i;
 }
 
-// The three loops for one instruction set; the bodies above are always inlined and take on the target.
 template <class T>
-struct NmsLoops {
-  void (*survivors)(const KeptGrid<T>&, size_t, size_t, uint8_t*);
-  void (*keep)(KeptGrid<T>&, size_t, size_t, uint8_t*);
-  size_t (*keep_list)(const BoxArrays<T>&, T, size_t, uint8_t*);
-};
-
-#define RETINA_OPS_NMS_LOOPS(TARGET, NAME)                                                               \
-  template <class T>                                                                                     \
-  TARGET void survivors_##NAME(const KeptGrid<T>& grid, size_t begin, size_t end, uint8_t* survives) {   \
-    survivors_in(grid, begin, end, survives);                                                            \
-  }                                                                                                      \
-  template <class T>                                                                                     \
-  TARGET void keep_##NAME(KeptGrid<T>& grid, size_t begin, size_t end, uint8_t* survives) {              \
-    keep_in(grid, begin, end, survives);                                                                 \
-  }                                                                                                      \
-  template <class T>                                                                                     \
-  TARGET size_t keep_list_##NAME(const BoxArrays<T>& boxes, T threshold, size_t limit, uint8_t* keeps) { \
-    return keep_in_list(boxes, threshold, limit, keeps);                                                 \
-  }
-
-RETINA_OPS_NMS_LOOPS(, baseline)
-#if RETINA_OPS_HAS_X86_TARGETS
-RETINA_OPS_NMS_LOOPS(RETINA_OPS_TARGET_AVX2, avx2)
-RETINA_OPS_NMS_LOOPS(RETINA_OPS_TARGET_AVX512, avx512)
-#endif
-
-template <class T>
-NmsLoops<T> loops_for_isa() {
-#if RETINA_OPS_HAS_X86_TARGETS
-  if (cpu_isa() == Isa::kAvx512) return {survivors_avx512<T>, keep_avx512<T>, keep_list_avx512<T>};
-  if (cpu_isa() == Isa::kAvx2) return {survivors_avx2<T>, keep_avx2<T>, keep_list_avx2<T>};
-#endif
-  return {survivors_baseline<T>, keep_baseline<T>, keep_list_baseline<T>};
-}
-
-template <class T>
-void keep_large(const NmsLoops<T>& loops, const BoxArrays<T>& boxes, T threshold, uint8_t* keeps,
-                const ParallelFor& parallel) {
+void keep_in_large_segment(const BoxArrays<T>& boxes, T threshold, uint8_t* keeps, ParallelFor parallel) {
+  const auto run_survivors = isa_variant<find_survivors<T>>();
+  const auto run_keep = isa_variant<keep_survivors<T>>();
   const size_t n = boxes.size();
-  const size_t decided = loops.keep_list(boxes, threshold, kListed, keeps);
+  const size_t decided = isa_variant<keep_with_list<T>>()(boxes, threshold, kMaxListed, keeps);
   if (decided == n) return;
   KeptGrid<T> grid(boxes, threshold);
   for (size_t i = 0; i < decided; ++i) {
@@ -109,16 +73,16 @@ void keep_large(const NmsLoops<T>& loops, const BoxArrays<T>& boxes, T threshold
   for (size_t begin = decided; begin < n; begin += kChunk) {
     const size_t end = std::min(n, begin + kChunk);
     const auto slices = static_cast<int64_t>((end - begin + kSlice - 1) / kSlice);
-    parallel(slices, [&](int64_t first, int64_t last) {
-      loops.survivors(grid, begin + static_cast<size_t>(first) * kSlice,
-                      std::min(end, begin + static_cast<size_t>(last) * kSlice), keeps);
+    parallel(slices, 1, [&](int64_t first, int64_t last) {
+      run_survivors(grid, begin + static_cast<size_t>(first) * kSlice,
+                    std::min(end, begin + static_cast<size_t>(last) * kSlice), keeps);
     });
-    loops.keep(grid, begin, end, keeps);
+    run_keep(grid, begin, end, keeps);
     grid.settle();
   }
 }
 
-// The boxes of each class, taken in the order of the scores.
+// The segments, their boxes in the order of the scores.
 template <class T>
 std::vector<Segment<T>> segments_of(const NmsProblem& problem, const std::vector<int32_t>& order) {
   std::vector<int32_t> segment_of(order.size(), 0);
@@ -141,9 +105,7 @@ std::vector<Segment<T>> segments_of(const NmsProblem& problem, const std::vector
     segments.back().ranks.reserve(size);
   }
   for (size_t rank = 0; rank < order.size(); ++rank) {
-    alignas(64) T v[4];
-    load_block<4>(problem.boxes, problem.box_dtype, 4 * static_cast<int64_t>(order[rank]), v, 4);
-    const Box<T> box{v[0], v[1], v[2], v[3]};
+    const Box<T> box = load_box<T>(problem.boxes, problem.box_dtype, order[rank]);
     Segment<T>& segment = segments[static_cast<size_t>(segment_of[rank])];
     segment.boxes.set(segment.ranks.size(), box, box_area(box));
     segment.ranks.push_back(static_cast<int32_t>(rank));
@@ -152,37 +114,37 @@ std::vector<Segment<T>> segments_of(const NmsProblem& problem, const std::vector
 }
 
 template <class T>
-std::vector<int32_t> keep_of(const NmsProblem& problem, int64_t limit, const ParallelFor& parallel) {
+std::vector<int32_t> typed_keep(const NmsProblem& problem, int64_t limit, ParallelFor parallel) {
   const std::vector<int32_t> order = descending_order(problem.scores, problem.score_dtype, problem.n);
   const T threshold = threshold_below<T>(problem.threshold);
-  const NmsLoops<T> loops = loops_for_isa<T>();
+  const auto run_list = isa_variant<keep_with_list<T>>();
   const std::vector<Segment<T>> segments = segments_of<T>(problem, order);
   std::vector<uint8_t> keeps(order.size(), 0);
-  const auto write = [&](const Segment<T>& segment, const std::vector<uint8_t>& its_keeps) {
-    for (size_t i = 0; i < its_keeps.size(); ++i) keeps[static_cast<size_t>(segment.ranks[i])] = its_keeps[i];
+  const auto write = [&](const Segment<T>& segment, const std::vector<uint8_t>& segment_keeps) {
+    for (size_t i = 0; i < segment_keeps.size(); ++i) keeps[static_cast<size_t>(segment.ranks[i])] = segment_keeps[i];
   };
   const auto is_large = [&](const Segment<T>& segment) {
-    return segment.ranks.size() >= kGridSegment && threshold >= T(0);
+    return segment.ranks.size() >= kLargeSegment && threshold >= T(0);
   };
   const auto run_small = [&](int64_t begin, int64_t end) {
     for (int64_t s = begin; s < end; ++s) {
       const Segment<T>& segment = segments[static_cast<size_t>(s)];
       if (is_large(segment)) continue;
-      std::vector<uint8_t> its_keeps(segment.ranks.size());
-      loops.keep_list(segment.boxes, threshold, its_keeps.size(), its_keeps.data());
-      write(segment, its_keeps);
+      std::vector<uint8_t> segment_keeps(segment.ranks.size());
+      run_list(segment.boxes, threshold, segment_keeps.size(), segment_keeps.data());
+      write(segment, segment_keeps);
     }
   };
-  if (segments.size() == 1 || order.size() < kGridSegment) {
+  if (segments.size() == 1 || order.size() < kLargeSegment) {
     run_small(0, static_cast<int64_t>(segments.size()));
   } else {
-    parallel(static_cast<int64_t>(segments.size()), run_small);
+    parallel(static_cast<int64_t>(segments.size()), 1, run_small);
   }
   for (const Segment<T>& segment : segments) {
     if (!is_large(segment)) continue;
-    std::vector<uint8_t> its_keeps(segment.ranks.size());
-    keep_large(loops, segment.boxes, threshold, its_keeps.data(), parallel);
-    write(segment, its_keeps);
+    std::vector<uint8_t> segment_keeps(segment.ranks.size());
+    keep_in_large_segment(segment.boxes, threshold, segment_keeps.data(), parallel);
+    write(segment, segment_keeps);
   }
   std::vector<int32_t> kept;
   for (size_t rank = 0; rank < order.size() && static_cast<int64_t>(kept.size()) < limit; ++rank) {
@@ -193,9 +155,9 @@ std::vector<int32_t> keep_of(const NmsProblem& problem, int64_t limit, const Par
 
 }  // namespace
 
-std::vector<int32_t> nms_keep(const NmsProblem& problem, int64_t limit, const ParallelFor& parallel) {
-  return problem.box_dtype == Dtype::kFloat64 ? keep_of<double>(problem, limit, parallel)
-                                              : keep_of<float>(problem, limit, parallel);
+std::vector<int32_t> nms_keep(const NmsProblem& problem, int64_t limit, ParallelFor parallel) {
+  return problem.box_dtype == Dtype::kFloat64 ? typed_keep<double>(problem, limit, parallel)
+                                              : typed_keep<float>(problem, limit, parallel);
 }
 
 }  // namespace retina_ops

@@ -1,10 +1,11 @@
-// Kept boxes, found again by place and size, so that far boxes are never compared. CPU only, no torch.
+// The kept boxes of NMS in grids, so that a box is compared only with boxes of similar size near it. CPU only, no
+// torch.
 //
-// An IoU above t needs, along each axis, an overlap above t of the union of the two intervals. Hence the longer sides
-// of the two boxes differ by a factor under 1 / t, and along an axis with sides a and b the centres are closer than
-// (a + b) (1 - t) / (2 (1 + t)). So boxes are binned by the octave of their longer side and, in each octave, by the
-// centre in a grid, and a box looks into few cells. Bounds are widened by more than rounding can move them: the result
-// is exact.
+// If the IoU of two boxes is above t, then along each axis the overlap of their intervals is above t times the union.
+// Hence the longer sides of the two boxes differ by a factor below 1 / t, and along an axis with sides a and b the
+// distance of the centres is below (a + b) (1 - t) / (2 (1 + t)). So boxes are sorted by the octave of their longer
+// side, each octave has a grid of the centres, and a box is compared with the boxes in a few cells. The bounds are
+// widened by more than the rounding error: the result is exact.
 #pragma once
 
 #include <algorithm>
@@ -14,32 +15,32 @@
 
 namespace retina_ops {
 
-// Where a box belongs. Inert boxes (without area, or not finite) have IoU 0 or NaN with everything; tiny ones, whose
-// products underflow, are compared with all.
+// Boxes that are in no cell. Inert boxes, without area or not finite, have IoU 0 or NaN with every box. Tiny boxes,
+// whose products underflow, are compared with all boxes.
 enum class BoxPlace : int32_t { kInert = -1, kTiny = -2 };
 
 template <class T>
 class KeptGrid {
  public:
-  // All boxes that will ever be asked about or added; threshold >= 0.
+  // boxes: all boxes of the segment; add() and suppressed() take their indices. threshold: at least 0.
   KeptGrid(const BoxArrays<T>& boxes, T threshold);
 
-  int32_t place(size_t i) const { return place_[i]; }
+  // Adds a kept box. It is recent until settle() makes all boxes that were added settled.
   void add(size_t i);
-  void settle() {  // what was added so far is old from here on
+  void settle() {
     for (const int32_t cell : recent_) settled_[static_cast<size_t>(cell)] = counts_[static_cast<size_t>(cell)];
     recent_.clear();
     settled_tiny_ = tiny_.size();
     settled_all_ = all_.size();
   }
 
-  // Is box i suppressed by a kept box: an old one, or where `recent` one added since settle()?
+  // Whether a kept box suppresses box i: one of the settled boxes, or of the recent boxes.
   RETINA_OPS_HOST_DEVICE bool suppressed(size_t i, bool recent) const;
 
  private:
   struct Level {
     int octave;
-    double longest;  // no longer side of its boxes reaches this
+    double longest;  // upper bound of the sides of its boxes
     double origin_x, origin_y, cell;
     int64_t columns, rows, first_cell;
   };
@@ -55,16 +56,16 @@ class KeptGrid {
 
   const BoxArrays<T>& boxes_;
   const T threshold_;
-  double ratio_;  // the threshold as the bounds use it, a little lower
+  double ratio_;  // the threshold that the bounds use, slightly lower
   std::vector<Level> levels_;
-  std::vector<int32_t> place_;   // [n] cell, or a BoxPlace
-  std::vector<int32_t> octave_;  // [n]
-  std::vector<size_t> starts_;   // [cells] of each cell in `kept_`
-  std::vector<int32_t> counts_;  // [cells] boxes kept so far
-  std::vector<int32_t> settled_;
-  std::vector<int32_t> recent_;  // cells changed since settle()
-  BoxArrays<T> kept_;            // the kept boxes cell by cell
-  std::vector<size_t> tiny_, all_;
+  std::vector<int32_t> place_;      // [n] cell, or a BoxPlace; cells count through all octaves
+  std::vector<int32_t> octave_;     // [n]
+  std::vector<size_t> starts_;      // [cells + 1] index in `kept_` of the first box of each cell
+  std::vector<int32_t> counts_;     // [cells] number of kept boxes
+  std::vector<int32_t> settled_;    // [cells] number of settled boxes, which come first
+  std::vector<int32_t> recent_;     // cells with recent boxes
+  BoxArrays<T> kept_;               // the kept boxes, cell by cell
+  std::vector<size_t> tiny_, all_;  // indices of the kept tiny boxes, and of all kept boxes
   size_t settled_tiny_ = 0, settled_all_ = 0;
 };
 
@@ -78,7 +79,7 @@ KeptGrid<T>::KeptGrid(const BoxArrays<T>& boxes, T threshold)
       kept_(boxes.size()) {
   const size_t n = boxes.size();
   const T tiny = sizeof(T) == 4 ? T(1e-30) : T(1e-290);
-  constexpr int kOctaves = 2200;  // of doubles, shifted by half
+  constexpr int kOctaves = 2200;  // octave o of a double has index o + kOctaves / 2
   std::vector<int64_t> in_octave(kOctaves, 0);
   struct Extent {
     double x1, y1, x2, y2;
@@ -115,7 +116,7 @@ KeptGrid<T>::KeptGrid(const BoxArrays<T>& boxes, T threshold)
     const Extent& extent = extents[static_cast<size_t>(octave)];
     const double longest = std::ldexp(1.0, octave - kOctaves / 2 + 1);
     const double span = std::max(extent.x2 - extent.x1, extent.y2 - extent.y1);
-    // At most about two cells a box, however far the boxes lie apart.
+    // At most about two cells per box, however far apart the boxes are.
     const double cell = std::max(0.5 * longest, span / std::sqrt(static_cast<double>(2 * count)));
     Level level{octave, longest, extent.x1, extent.y1, cell, 0, 0, cells};
     level.columns = static_cast<int64_t>((extent.x2 - extent.x1) / cell) + 1;
@@ -188,8 +189,8 @@ RETINA_OPS_HOST_DEVICE bool KeptGrid<T>::suppressed(size_t i, bool recent) const
   const size_t settled = is_tiny ? settled_all_ : settled_tiny_;
   const size_t end = recent ? listed.size() : settled;
   for (size_t k = recent ? settled : 0; k < end; ++k) {
-    const size_t other = listed[k];
-    if (suppresses(boxes_.box(other), boxes_.area[other], boxes_.box(i), boxes_.area[i], threshold_)) return true;
+    const size_t kept = listed[k];
+    if (suppresses(boxes_.box(kept), boxes_.area[kept], boxes_.box(i), boxes_.area[i], threshold_)) return true;
   }
   if (is_tiny) return false;
   const int reach = ratio_ > 0.0 ? std::ilogb(1.0 / ratio_) + 1 : 1 << 20;

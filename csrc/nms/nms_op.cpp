@@ -6,15 +6,14 @@
 #include <algorithm>
 #include <tuple>
 
-#include "common/isa.h"
-#include "nms/nms_cpu.h"
+#include "common/cpu_op.h"
+#include "nms/nms.h"
 
 namespace retina_ops {
 namespace {
 
 std::vector<int32_t> run(const Tensor& boxes, const Tensor& scores, const std::optional<Tensor>& idxs, double threshold,
                          int64_t limit) {
-  cpu_isa();  // a bad RETINA_OPS_ISA is an error here, not inside a thread
   const Tensor contiguous_boxes = boxes.is_contiguous() ? boxes : torch::stable::contiguous(boxes);
   const Tensor contiguous_scores = scores.is_contiguous() ? scores : torch::stable::contiguous(scores);
   std::optional<Tensor> classes;
@@ -26,9 +25,7 @@ std::vector<int32_t> run(const Tensor& boxes, const Tensor& scores, const std::o
                            classes ? classes->const_data_ptr<int64_t>() : nullptr,
                            boxes.size(0),
                            threshold};
-  return nms_keep(problem, limit, [](int64_t count, const std::function<void(int64_t, int64_t)>& body) {
-    torch::stable::parallel_for(0, count, 1, body);
-  });
+  return nms_keep(problem, limit, parallel_for);
 }
 
 Tensor nms_cpu(const Tensor& boxes, const Tensor& scores, std::optional<Tensor> idxs, double iou_threshold) {

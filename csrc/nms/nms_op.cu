@@ -19,7 +19,7 @@ Tensor gather(const Tensor& values, const Tensor& indices) {
   return torch::stable::detail::to<Tensor>(stack[0]);
 }
 
-// Kept indices padded with -1 to max_output, and their count.
+// The kept indices, padded with -1 to max_output, and their count.
 std::tuple<Tensor, Tensor> run(const Tensor& boxes, const Tensor& scores, const std::optional<Tensor>& idxs,
                                double threshold, int64_t max_output) {
   Tensor keep = torch::stable::new_empty(boxes, {max_output}, ScalarType::Long);
@@ -48,6 +48,9 @@ std::tuple<Tensor, Tensor> run(const Tensor& boxes, const Tensor& scores, const 
   device.order = order.const_data_ptr<int64_t>();
   device.threshold = threshold;
   device.n = n;
+  device.output = keep.mutable_data_ptr<int64_t>();
+  device.max_output = max_output;
+  device.count = count.mutable_data_ptr<int64_t>();
   device.sorted_boxes = sorted.mutable_data_ptr();
   device.struck = words32;
   device.kept = words32 + words;
@@ -62,7 +65,7 @@ std::tuple<Tensor, Tensor> run(const Tensor& boxes, const Tensor& scores, const 
     device.rank = rank.const_data_ptr<int64_t>();
     device.sorted_classes = sorted_classes.mutable_data_ptr<int64_t>();
   }
-  launch_nms(device, keep.mutable_data_ptr<int64_t>(), max_output, count.mutable_data_ptr<int64_t>());
+  launch_nms(device);
   RETINA_OPS_LAUNCH_CHECK();
   return {keep, count};
 }
@@ -71,13 +74,13 @@ Tensor nms_cuda(const Tensor& boxes, const Tensor& scores, std::optional<Tensor>
   check_nms("nms", boxes, scores, idxs);
   const torch::stable::accelerator::DeviceGuard guard(boxes.get_device_index());
   const auto [keep, count] = run(boxes, scores, idxs, iou_threshold, boxes.size(0));
-  // The size of the output is the one thing that the host must wait for.
+  // The host waits for the size of the output, and for nothing else.
   const cudaStream_t stream = current_stream(boxes);
   int64_t size = 0;
   STD_CUDA_CHECK(cudaMemcpyAsync(&size, count.const_data_ptr(), sizeof(size), cudaMemcpyDeviceToHost, stream));
   STD_CUDA_CHECK(cudaStreamSynchronize(stream));
   Tensor padded = keep;
-  return torch::stable::clone(torch::stable::narrow(padded, 0, 0, size));  // not a view: the padding is given back
+  return torch::stable::clone(torch::stable::narrow(padded, 0, 0, size));  // a copy, so that the padding is freed
 }
 
 std::tuple<Tensor, Tensor> nms_padded_cuda(const Tensor& boxes, const Tensor& scores, std::optional<Tensor> idxs,

@@ -1,8 +1,5 @@
-// What the CPU and the CUDA entries of NMS share: argument checks.
+// What the CPU and the CUDA operators of NMS share: argument checks.
 #pragma once
-
-#include <torch/csrc/stable/ops.h>
-#include <torch/csrc/stable/tensor.h>
 
 #include <optional>
 
@@ -11,7 +8,7 @@
 
 namespace retina_ops {
 
-// Boxes are indexed by int32 inside: more than any memory of boxes to compare.
+// The kernels index boxes with int32.
 constexpr int64_t kNmsMaxBoxes = (int64_t(1) << 31) - 4096;
 
 inline void check_nms(const char* op, const Tensor& boxes, const Tensor& scores, const std::optional<Tensor>& idxs) {

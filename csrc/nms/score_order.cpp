@@ -1,4 +1,5 @@
-// A least-significant-digit radix sort of the scores' bits: stable by nature, and several times faster than comparing.
+// A radix sort of the scores' bits, least significant digit first: it is stable, and several times faster than a sort
+// by comparison.
 #include "nms/score_order.h"
 
 #include <array>
@@ -9,7 +10,7 @@ namespace {
 constexpr int kDigitBits = 11;
 constexpr int kDigits = 1 << kDigitBits;
 
-// Bits that order as the scores do, descending.
+// An integer that is smaller for higher scores.
 uint32_t descending_key(float score) {
   const uint32_t bits = bit_copy<uint32_t>(score + 0.0f);  // -0 becomes 0
   return (bits & 0x80000000u) != 0 ? bits : ~bits & 0x7fffffffu;
@@ -49,15 +50,15 @@ std::vector<int32_t> order_of(const void* scores, Dtype dtype, int64_t n) {
   for (size_t shift = 0; shift < 8 * sizeof(T); shift += kDigitBits) {
     std::array<uint32_t, kDigits> starts{};
     for (const auto& entry : entries) ++starts[(entry.key >> shift) & (kDigits - 1)];
-    bool one_digit = false;
+    bool all_equal = false;  // all scores have the same digit: this pass would change nothing
     uint32_t sum = 0;
     for (uint32_t& start : starts) {
-      one_digit = one_digit || start == entries.size();
+      all_equal = all_equal || start == entries.size();
       const uint32_t count = start;
       start = sum;
       sum += count;
     }
-    if (one_digit) continue;
+    if (all_equal) continue;
     for (const auto& entry : entries) sorted[starts[(entry.key >> shift) & (kDigits - 1)]++] = entry;
     entries.swap(sorted);
   }

@@ -1,4 +1,4 @@
-// The order in which NMS takes boxes. No torch.
+// The order in which NMS takes boxes. CPU only, no torch.
 #pragma once
 
 #include <vector>

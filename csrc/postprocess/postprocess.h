@@ -1,9 +1,10 @@
-// From the outputs of a detection head to candidates: scores, their order, their boxes. Host and device, no torch.
+// Candidates from the outputs of a detection head: scores, their order, and their boxes. Host and device, no torch.
 //
-// Lin et al. 2017, "Focal Loss for Dense Object Detection", section 4, "Inference": of each level the best `topk`
-// scores above a threshold, decoded, then non-maximum suppression in each class over all levels. The score is the
-// sigmoid of the logit, rounded to float (float64 logits: in double). Scores go in descending order; equal ones by
-// level and then by place in [anchors, classes], anchors by row, column and place in the cell.
+// Lin et al. 2017, "Focal Loss for Dense Object Detection", section 4, "Inference": the `topk` best scores of each
+// level that are above a threshold are decoded; then follows non-maximum suppression per class over all levels. The
+// score is the sigmoid of the logit, rounded to float (double for float64 logits). Candidates are ordered by descending
+// score, equal scores by level and then by place, the index in [anchors, classes] of the level; anchors by row, column
+// and index in the cell.
 #pragma once
 
 #include "box_coding/box_coding.h"
@@ -11,19 +12,19 @@
 
 namespace retina_ops {
 
-// 1 / (1 + exp(-x)) within 4 units in the last place, NaN for NaN. Every operation is rounded on its own, so that the
-// CPU, in any instruction set, and CUDA give the same bits, and that rounded to float it is the float32 nearest to the
-// true value but for one in 10^8 of them. 0 for x < -708.
+// 1 / (1 + exp(-x)) within 4 units in the last place; 0 for x < -708, NaN for NaN. Each operation is rounded by itself,
+// so that CUDA and the CPU with any instruction set give the same bits. Rounded to float it is the float32 nearest to
+// the true value, except for one x in 10^8.
 RETINA_OPS_HOST_DEVICE double sigmoid(double x) {
   const double magnitude = x < 0.0 ? -x : x;
   const bool vanishes = magnitude > 708.0;
   const double y = vanishes ? 0.0 : -magnitude;  // exp(y) = 2^n exp(r), |r| <= log(2) / 2
-  constexpr double kRound = 6755399441055744.0;  // 1.5 * 2^52 leaves the nearest integer in the low bits
+  constexpr double kRound = 6755399441055744.0;  // 1.5 * 2^52: adding it leaves the nearest integer in the low bits
   const double shifted = add_rn(mul_rn(y, 1.4426950408889634), kRound);
   const double n = sub_rn(shifted, kRound);
   const double high = mul_rn(n, 6.93147180369123816490e-01);  // exact: 32 bits of log(2) times 11
   const double r = sub_rn(sub_rn(y, high), mul_rn(n, 1.90821492927058770002e-10));
-  double p = 1.0 / 6227020800.0;  // the Taylor series to r^13: what is left out is under 1e-17
+  double p = 1.0 / 6227020800.0;  // the Taylor series to r^13; its remainder is below 1e-17
   p = add_rn(mul_rn(p, r), 1.0 / 479001600.0);
   p = add_rn(mul_rn(p, r), 1.0 / 39916800.0);
   p = add_rn(mul_rn(p, r), 1.0 / 3628800.0);
@@ -42,13 +43,13 @@ RETINA_OPS_HOST_DEVICE double sigmoid(double x) {
   return div_rn(x < 0.0 ? e : 1.0, add_rn(1.0, e));
 }
 
-// S: float, or double for float64 logits.
+// S is float, or double for float64 logits.
 template <class S>
 RETINA_OPS_HOST_DEVICE S score_of(S logit) {
   return static_cast<S>(sigmoid(static_cast<double>(logit)));
 }
 
-// A logit below this has a score below `score`: what scanning compares with, a little lower than it need be.
+// A bound in logits, slightly too low: every logit below it has a score below `score`. Scans compare logits with it.
 template <class S>
 RETINA_OPS_HOST_DEVICE S logit_below(S score) {
   constexpr double kEpsilon = std::numeric_limits<S>::epsilon();
@@ -59,15 +60,15 @@ RETINA_OPS_HOST_DEVICE S logit_below(S score) {
   return static_cast<S>(logit - 1e-6 * (logit < 0.0 ? -logit : logit) - 1e-6);
 }
 
-// A candidate as one integer, larger for those that come first: the bits of its score, which is not negative, then its
-// place in [anchors, classes] of the image's level, counted down. Never 0.
+// A candidate as one integer, which is larger for candidates that come first: the bits of its score, which is not
+// negative, then its place, counted down. Never 0.
 template <class S>
 struct CandidateKey;
 template <>
 struct CandidateKey<float> {
   using Bits = uint32_t;
   using type = uint64_t;
-  static constexpr int kBits = 62;  // that can differ: scores are at most 1
+  static constexpr int kBits = 62;  // the bits above are 0: scores are at most 1
 };
 template <>
 struct CandidateKey<double> {
@@ -78,7 +79,7 @@ struct CandidateKey<double> {
 template <class S>
 using KeyOf = typename CandidateKey<S>::type;
 
-constexpr int64_t kMaxPlaces = (int64_t(1) << 32) - 2;  // logits of a level of an image
+constexpr int64_t kMaxPlaces = (int64_t(1) << 32) - 2;  // logits per level and image
 
 template <class S>
 RETINA_OPS_HOST_DEVICE KeyOf<S> key_of(S score, uint32_t place) {
@@ -93,7 +94,7 @@ RETINA_OPS_HOST_DEVICE uint32_t place_of_key(KeyOf<S> key) {
   return 0xffffffffu - static_cast<uint32_t>(key);
 }
 
-// The place in [anchors, channels] of what stands at `offset` in the memory of an image's level.
+// The place of the logit at `offset` in the memory of a level of an image.
 RETINA_OPS_HOST_DEVICE uint32_t place_of(const HeadLevel& level, uint32_t offset, uint32_t channels) {
   if (!level.is_planar) return offset;
   const auto cells = static_cast<uint32_t>(level.cells);
@@ -109,8 +110,8 @@ RETINA_OPS_HOST_DEVICE A value_at(const void* values, Dtype dtype, int64_t index
   return static_cast<A>(dtype == Dtype::kFloat16 ? float16_to_float(bits) : bfloat16_to_float(bits));
 }
 
-// The box of an anchor of `level`, clipped to the image. deltas: four values an anchor; anchors: [anchors of all
-// levels, 4]; image_sizes: [batch, 2] (height, width); coding: its weights and log_limit.
+// The decoded box of an anchor of `level`, a level of deltas, clipped to the image. anchors: [anchors of all levels,
+// 4]; image_sizes: [batch, 2] (height, width); coding: only its weights and log_limit are used.
 template <class A, class Math>
 RETINA_OPS_HOST_DEVICE Box<A> candidate_box(const HeadLevel& level, Dtype dtype, const A* anchors, const A* image_sizes,
                                             BoxCoding<A> coding, int64_t image, int64_t anchor) {

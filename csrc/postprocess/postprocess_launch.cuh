@@ -1,7 +1,8 @@
-// The launches of post-processing, over workspace that the caller gives. No torch.
+// The launches of post-processing, over workspace that the caller allocates. No torch.
 //
-// As many for every batch, number of classes and content: collecting, 6 digits (9 for float64 logits), collecting
-// again, sorting, decoding, suppression, and the caller's one to zero the workspace: 12 (15).
+// Their number does not depend on the batch, the classes or the content: collecting, one per digit (6, or 9 for float64
+// logits), collecting again, sorting, decoding, suppressing. With the caller's launch that zeroes the workspace: 12
+// (15).
 #pragma once
 
 #include "nms/nms.h"
@@ -10,12 +11,12 @@
 
 namespace retina_ops {
 
-constexpr int64_t kPostprocessMaxTopk = 65536;  // candidates of a slab: one block sorts them
-constexpr int64_t kPostprocessSharedBytes = 32768;
+constexpr int64_t kPostprocessMaxTopk = 65536;      // candidates per slab, which one block sorts
+constexpr int64_t kPostprocessSharedBytes = 32768;  // of keys that are sorted in shared memory
 
-// Bytes of the workspace's arrays, each a multiple of 16.
+// Bytes of the arrays of the workspace, each a multiple of 16.
 struct PostprocessBytes {
-  int64_t capacity;      // keys of a slab: a power of two
+  int64_t capacity;      // keys per slab, a power of two
   int64_t states, bins;  // zero before
   int64_t keys, candidates, scores, labels;
 };
@@ -38,102 +39,108 @@ inline PostprocessBytes postprocess_bytes(const PostprocessProblem& problem) {
   return bytes;
 }
 
-// The workspace on the device.
-struct PostprocessDevice {
+// A call on the device. limits.first: the first image that is computed.
+struct PostprocessDevice : PostprocessProblem {
+  // The workspace: arrays of postprocess_bytes(problem).
+  int64_t capacity;
   void* states;
   unsigned* bins;
   void* keys;
   void* candidates;
-  void* scores;
-  int32_t* labels;
-  int64_t first_image;  // images [first_image, batch) are taken: 0 but in tests of large indices
+  void* candidate_scores;
+  int32_t* candidate_labels;
+  LaunchLimits limits;
   cudaStream_t stream;
 };
 
-// Leaves the candidates of each slab in its keys.
+// Writes the best candidates of each slab, sorted, into its keys.
 template <class T>
-void launch_postprocess_select(const PostprocessProblem& problem, const PostprocessDevice& d, int64_t capacity) {
+void launch_postprocess_select(const PostprocessDevice& device) {
   using S = ArithmeticOf<T>;
-  PostprocessScan<T> a{};
-  a.logits = problem.logits;
-  a.first_image = d.first_image;
-  for (int l = 0; l < problem.logits.count; ++l) {
-    const int64_t size = problem.logits.level[l].anchors() * problem.logits.channels;
-    a.strips[l] = static_cast<unsigned>(ceil_div<int64_t>(size, kPostprocessStrip));
-    a.image_strips += a.strips[l];
+  PostprocessScan<T> args{};
+  args.logits = device.logits;
+  args.first_image = device.limits.first;
+  for (int l = 0; l < device.logits.count; ++l) {
+    const int64_t size = device.logits.level[l].anchors() * device.logits.channels;
+    args.strips[l] = static_cast<unsigned>(ceil_div<int64_t>(size, kPostprocessStrip));
+    args.image_strips += args.strips[l];
   }
-  a.states = static_cast<SlabState<S>*>(d.states);
-  a.keys = static_cast<KeyOf<S>*>(d.keys);
-  a.bins = d.bins;
-  a.capacity = static_cast<unsigned>(capacity);
-  a.topk = static_cast<unsigned>(problem.topk);
-  a.threshold = static_cast<S>(problem.score_threshold);
-  a.bound = logit_below(a.threshold);
-  const int64_t images = problem.logits.batch - d.first_image;
-  if (a.image_strips == 0 || problem.topk == 0) return;
-  const dim3 grid(static_cast<unsigned>(images * a.image_strips)), block(kPostprocessThreads);
-  launch(postprocess_collect_kernel<T>, grid, block, 0, d.stream, a, false);
+  args.states = static_cast<SlabState<S>*>(device.states);
+  args.keys = static_cast<KeyOf<S>*>(device.keys);
+  args.bins = device.bins;
+  args.capacity = static_cast<unsigned>(device.capacity);
+  args.topk = static_cast<unsigned>(device.topk);
+  args.threshold = static_cast<S>(device.score_threshold);
+  args.bound = logit_below(args.threshold);
+  const int64_t images = device.logits.batch - device.limits.first;
+  if (args.image_strips == 0 || device.topk == 0) return;
+  const dim3 grid(static_cast<unsigned>(images * args.image_strips)), block(kPostprocessThreads);
+  launch(postprocess_collect_kernel<T>, grid, block, 0, device.stream, args, false);
   for (int digit = 0; digit * kPostprocessDigitBits < CandidateKey<S>::kBits; ++digit) {
-    launch(postprocess_narrow_kernel<T>, grid, block, 0, d.stream, a, digit);
+    launch(postprocess_narrow_kernel<T>, grid, block, 0, device.stream, args, digit);
   }
-  launch(postprocess_collect_kernel<T>, grid, block, 0, d.stream, a, true);
-  const dim3 slabs(static_cast<unsigned>(images * problem.logits.count)), sorters(kPostprocessSortThreads);
-  const int64_t bytes = capacity * static_cast<int64_t>(sizeof(KeyOf<S>));
-  const int64_t first_slab = d.first_image * problem.logits.count;
+  launch(postprocess_collect_kernel<T>, grid, block, 0, device.stream, args, true);
+  const dim3 slabs(static_cast<unsigned>(images * device.logits.count)), sorters(kPostprocessSortThreads);
+  const int64_t bytes = device.capacity * static_cast<int64_t>(sizeof(KeyOf<S>));
+  const int64_t first_slab = device.limits.first * device.logits.count;
   if (bytes <= kPostprocessSharedBytes) {
-    launch(postprocess_sort_kernel<S, true>, slabs, sorters, static_cast<size_t>(bytes), d.stream, a.states, a.keys,
-           a.capacity, first_slab);
+    launch(postprocess_sort_kernel<S, true>, slabs, sorters, static_cast<size_t>(bytes), device.stream, args.states,
+           args.keys, args.capacity, first_slab);
   } else {
-    launch(postprocess_sort_kernel<S, false>, slabs, sorters, 0, d.stream, a.states, a.keys, a.capacity, first_slab);
+    launch(postprocess_sort_kernel<S, false>, slabs, sorters, 0, device.stream, args.states, args.keys, args.capacity,
+           first_slab);
   }
 }
 
 template <class A, class S>
-void launch_postprocess_detect(const PostprocessProblem& problem, const PostprocessDevice& d, int64_t capacity) {
-  PostprocessDetect<A, S> a{};
-  a.deltas = problem.deltas;
-  a.classes = problem.logits.channels;
-  a.first_image = d.first_image;
-  a.states = static_cast<const SlabState<S>*>(d.states);
-  a.keys = static_cast<const KeyOf<S>*>(d.keys);
-  a.capacity = static_cast<unsigned>(capacity);
-  a.topk = static_cast<unsigned>(problem.topk);
-  a.anchors = static_cast<const A*>(problem.anchors);
-  a.image_sizes = static_cast<const A*>(problem.image_sizes);
-  a.coding = coding_of<A>(problem);
-  a.nms_threshold = threshold_below<A>(problem.nms_threshold);
-  a.detections = problem.detections;
-  a.candidates = static_cast<Box<A>*>(d.candidates);
-  a.candidate_scores = static_cast<S*>(d.scores);
-  a.candidate_labels = d.labels;
-  a.boxes = static_cast<Box<A>*>(problem.boxes);
-  a.scores = static_cast<S*>(problem.scores);
-  a.labels = problem.labels;
-  a.counts = problem.counts;
-  const auto images = static_cast<unsigned>(problem.logits.batch - d.first_image);
-  const auto blocks = static_cast<unsigned>(ceil_div<int64_t>(problem.topk, kPostprocessThreads));
+void launch_postprocess_detect(const PostprocessDevice& device) {
+  PostprocessDetect<A, S> args{};
+  args.deltas = device.deltas;
+  args.classes = device.logits.channels;
+  args.first_image = device.limits.first;
+  args.states = static_cast<const SlabState<S>*>(device.states);
+  args.keys = static_cast<const KeyOf<S>*>(device.keys);
+  args.capacity = static_cast<unsigned>(device.capacity);
+  args.topk = static_cast<unsigned>(device.topk);
+  args.anchors = static_cast<const A*>(device.anchors);
+  args.image_sizes = static_cast<const A*>(device.image_sizes);
+  args.coding = box_coding_of<A>(device.weights);
+  args.nms_threshold = threshold_below<A>(device.nms_threshold);
+  args.detections = device.detections;
+  args.candidates = static_cast<Box<A>*>(device.candidates);
+  args.candidate_scores = static_cast<S*>(device.candidate_scores);
+  args.candidate_labels = device.candidate_labels;
+  args.boxes = static_cast<Box<A>*>(device.boxes);
+  args.scores = static_cast<S*>(device.scores);
+  args.labels = device.labels;
+  args.counts = device.counts;
+  const auto images = static_cast<unsigned>(device.logits.batch - device.limits.first);
+  const auto blocks = static_cast<unsigned>(ceil_div<int64_t>(device.topk, kPostprocessThreads));
   if (blocks > 0) {
-    launch(postprocess_decode_kernel<A, S>, dim3(images * static_cast<unsigned>(a.deltas.count) * blocks),
-           dim3(kPostprocessThreads), 0, d.stream, a, blocks);
+    launch(postprocess_decode_kernel<A, S>, dim3(images * static_cast<unsigned>(args.deltas.count) * blocks),
+           dim3(kPostprocessThreads), 0, device.stream, args, blocks);
   }
-  launch(postprocess_nms_kernel<A, S>, dim3(images), dim3(kPostprocessThreads), 0, d.stream, a);
+  launch(postprocess_nms_kernel<A, S>, dim3(images), dim3(kPostprocessThreads), 0, device.stream, args);
 }
 
-// One call for a batch that is not empty.
-inline void launch_postprocess(const PostprocessProblem& problem, const PostprocessDevice& d, int64_t capacity) {
-  switch (problem.logits.dtype) {
-    case Dtype::kFloat32: launch_postprocess_select<float>(problem, d, capacity); break;
-    case Dtype::kFloat64: launch_postprocess_select<double>(problem, d, capacity); break;
-    case Dtype::kFloat16: launch_postprocess_select<__half>(problem, d, capacity); break;
-    case Dtype::kBFloat16: launch_postprocess_select<__nv_bfloat16>(problem, d, capacity); break;
+// At least one image.
+inline void launch_postprocess(const PostprocessDevice& device) {
+  switch (device.logits.dtype) {
+    case Dtype::kFloat32: launch_postprocess_select<float>(device); break;
+    case Dtype::kFloat64: launch_postprocess_select<double>(device); break;
+    case Dtype::kFloat16: launch_postprocess_select<__half>(device); break;
+    case Dtype::kBFloat16: launch_postprocess_select<__nv_bfloat16>(device); break;
   }
-  const bool double_scores = problem.logits.dtype == Dtype::kFloat64;
-  if (problem.box_dtype == Dtype::kFloat64) {
-    if (double_scores) return launch_postprocess_detect<double, double>(problem, d, capacity);
-    return launch_postprocess_detect<double, float>(problem, d, capacity);
+  const bool double_scores = device.logits.dtype == Dtype::kFloat64;
+  if (device.box_dtype == Dtype::kFloat64) {
+    if (double_scores) return launch_postprocess_detect<double, double>(device);
+    return launch_postprocess_detect<double, float>(device);
   }
-  if (double_scores) return launch_postprocess_detect<float, double>(problem, d, capacity);
-  launch_postprocess_detect<float, float>(problem, d, capacity);
+  if (double_scores) return launch_postprocess_detect<float, double>(device);
+  launch_postprocess_detect<float, float>(device);
 }
+RETINA_OPS_LAUNCH(launch_postprocess, PostprocessDevice, logits, deltas, anchors, image_sizes, box_dtype,
+                  score_threshold, topk, nms_threshold, detections, weights, boxes, scores, labels, counts, capacity,
+                  states, bins, keys, candidates, candidate_scores, candidate_labels, limits);
 
 }  // namespace retina_ops

@@ -3,17 +3,12 @@
 
 #include <torch/csrc/stable/library.h>
 
-#include "common/isa.h"
+#include "common/cpu_op.h"
 
 namespace retina_ops {
 namespace {
 
-void run_on_cpu(const PostprocessCall& call) {
-  cpu_isa();  // a bad RETINA_OPS_ISA is an error here, not inside a thread
-  postprocess_images(call.problem, [](int64_t count, const std::function<void(int64_t, int64_t)>& body) {
-    torch::stable::parallel_for(0, count, 1, body);
-  });
-}
+void run_on_cpu(const PostprocessCall& call) { postprocess_images(call.problem, parallel_for); }
 
 }  // namespace
 

@@ -10,7 +10,7 @@ namespace {
 
 void run_on_cuda(const PostprocessCall& call) {
   const PostprocessProblem& problem = call.problem;
-  check(problem.topk <= kPostprocessMaxTopk, "postprocess: topk must be at most ", kPostprocessMaxTopk,
+  check(problem.topk <= kPostprocessMaxTopk, "postprocess: topk_candidates must be at most ", kPostprocessMaxTopk,
         " on CUDA, got ", problem.topk);
   if (problem.logits.batch == 0) return;
   const torch::stable::accelerator::DeviceGuard guard(call.anchors.get_device_index());
@@ -20,15 +20,16 @@ void run_on_cuda(const PostprocessCall& call) {
                                           ScalarType::Byte);
   auto* zeroed = static_cast<uint8_t*>(zeros.mutable_data_ptr());
   auto* memory = static_cast<uint8_t*>(space.mutable_data_ptr());
-  PostprocessDevice device{};
+  PostprocessDevice device{problem};
+  device.capacity = bytes.capacity;
   device.states = zeroed;
   device.bins = reinterpret_cast<unsigned*>(zeroed + bytes.states);
   device.keys = memory;
   device.candidates = memory + bytes.keys;
-  device.scores = memory + bytes.keys + bytes.candidates;
-  device.labels = reinterpret_cast<int32_t*>(memory + bytes.keys + bytes.candidates + bytes.scores);
+  device.candidate_scores = memory + bytes.keys + bytes.candidates;
+  device.candidate_labels = reinterpret_cast<int32_t*>(memory + bytes.keys + bytes.candidates + bytes.scores);
   device.stream = current_stream(call.anchors);
-  launch_postprocess(problem, device, bytes.capacity);
+  launch_postprocess(device);
   RETINA_OPS_LAUNCH_CHECK();
 }
 

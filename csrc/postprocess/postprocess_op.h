@@ -1,4 +1,5 @@
-// What the CPU and the CUDA entries of post-processing share: argument checks, outputs, the problem they describe.
+// What the CPU and the CUDA operators of post-processing share: argument checks, outputs and the problem for the
+// kernels.
 #pragma once
 
 #include <algorithm>
@@ -12,7 +13,7 @@
 
 namespace retina_ops {
 
-// The arguments of one call after the checks, contiguous, with the outputs allocated.
+// The arguments of a call, checked and contiguous, and its outputs.
 struct PostprocessCall {
   HeadOutputs logits;
   HeadOutputs deltas;
@@ -25,12 +26,12 @@ struct PostprocessCall {
   PostprocessProblem problem;
 };
 
-// The operator's options, as in its schema.
+// The options of the operator, as in its schema.
 struct PostprocessOptions {
-  double score_threshold;
-  int64_t topk;
-  double nms_threshold;
-  int64_t detections_per_image;
+  double score_thresh;
+  int64_t topk_candidates;
+  double nms_thresh;
+  int64_t detections_per_img;
   double weights[4];
 };
 
@@ -51,22 +52,22 @@ inline PostprocessCall check_postprocess(const std::vector<Tensor>& cls_logits,
   check(image_sizes.scalar_type() == dtype && same_device(image_sizes, anchors), op,
         ": image_sizes must be on the device of anchors, ", dtype_name(dtype), ", got ",
         dtype_name(image_sizes.scalar_type()));
-  check(options.topk >= 0, op, ": topk must be at least 0, got ", options.topk);
-  check(options.detections_per_image >= 0, op, ": detections_per_image must be at least 0, got ",
-        options.detections_per_image);
+  check(options.topk_candidates >= 0, op, ": topk_candidates must be at least 0, got ", options.topk_candidates);
+  check(options.detections_per_img >= 0, op, ": detections_per_img must be at least 0, got ",
+        options.detections_per_img);
   for (const double weight : options.weights) {
-    check(std::isfinite(weight) && weight != 0.0, op, ": box_weights must be finite and not 0, got ", weight);
+    check(std::isfinite(weight) && weight != 0.0, op, ": bbox_reg_weights must be finite and not 0, got ", weight);
   }
   int64_t most = 0;
   for (int i = 0; i < logits.count; ++i) most = std::max(most, logits.level[i].anchors() * logits.channels);
-  check(most <= kMaxPlaces, op, ": a level of cls_logits must have at most ", kMaxPlaces, " logits an image, got ",
+  check(most <= kMaxPlaces, op, ": a level of cls_logits must have at most ", kMaxPlaces, " logits per image, got ",
         most);
-  const int64_t topk = std::min(options.topk, most);
-  check(topk * logits.count <= kNmsMaxBoxes, op, ": topk times the levels must be at most ", kNmsMaxBoxes, ", got ",
-        topk * logits.count);
+  const int64_t topk = std::min(options.topk_candidates, most);
+  check(topk * logits.count <= kNmsMaxBoxes, op, ": topk_candidates times the number of levels must be at most ",
+        kNmsMaxBoxes, ", got ", topk * logits.count);
   call.anchors = torch::stable::contiguous(anchors);
   call.image_sizes = torch::stable::contiguous(image_sizes);
-  const int64_t batch = logits.batch, d = options.detections_per_image;
+  const int64_t batch = logits.batch, d = options.detections_per_img;
   call.boxes = torch::stable::new_empty(anchors, {batch, d, 4}, dtype);
   call.scores = torch::stable::new_empty(anchors, {batch, d}, accumulate_dtype(call.logits.tensors[0]));
   call.labels = torch::stable::new_empty(anchors, {batch, d}, ScalarType::Long);
@@ -77,9 +78,9 @@ inline PostprocessCall check_postprocess(const std::vector<Tensor>& cls_logits,
   problem.anchors = call.anchors.const_data_ptr();
   problem.image_sizes = call.image_sizes.const_data_ptr();
   problem.box_dtype = dtype_of(anchors);
-  problem.score_threshold = options.score_threshold;
+  problem.score_threshold = options.score_thresh;
   problem.topk = topk;
-  problem.nms_threshold = options.nms_threshold;
+  problem.nms_threshold = options.nms_thresh;
   problem.detections = d;
   std::copy(options.weights, options.weights + 4, problem.weights);
   problem.boxes = call.boxes.mutable_data_ptr();
@@ -91,15 +92,15 @@ inline PostprocessCall check_postprocess(const std::vector<Tensor>& cls_logits,
 
 using PostprocessOutputs = std::tuple<Tensor, Tensor, Tensor, Tensor>;
 
-// The operator, for a backend that runs a call by run(const PostprocessCall&).
+// The operator of one backend; `run` computes a call.
 template <void (*run)(const PostprocessCall&)>
 PostprocessOutputs postprocess(std::vector<Tensor> cls_logits, std::vector<Tensor> bbox_regression,
-                               const Tensor& anchors, const Tensor& image_sizes, double score_threshold, int64_t topk,
-                               double nms_threshold, int64_t detections_per_image, double wx, double wy, double ww,
-                               double wh) {
+                               const Tensor& anchors, const Tensor& image_sizes, double score_thresh,
+                               int64_t topk_candidates, double nms_thresh, int64_t detections_per_img, double wx,
+                               double wy, double ww, double wh) {
   const PostprocessCall call =
       check_postprocess(cls_logits, bbox_regression, anchors, image_sizes,
-                        {score_threshold, topk, nms_threshold, detections_per_image, {wx, wy, ww, wh}});
+                        {score_thresh, topk_candidates, nms_thresh, detections_per_img, {wx, wy, ww, wh}});
   run(call);
   return {call.boxes, call.scores, call.labels, call.counts};
 }

@@ -1,15 +1,16 @@
 // The best candidates of each level and image on CUDA. No torch.
 //
-// A slab is a level of an image: its logits lie one after the other, whatever their order. Floor: one read of the
-// logits. postprocess_collect_kernel reads them against a bound in logits and writes the candidates that pass into the
-// slab's buffer of `capacity` >= 2 topk. Where they fit, as they do in a trained network's outputs, that is all.
-// Where they do not, radix selection: postprocess_narrow_kernel counts, digit by digit, the keys that share the digits
-// found so far, and the last block of a slab takes the digit in which the topk-th key lies, until the candidates from
-// there on fit; then the collecting kernel reads once more. Keys are distinct (their low bits are the place), so ties
-// need nothing of their own and some digit always ends it. Blocks of slabs that are done return at once.
-// Memory: capacity keys and kPostprocessBins counts a slab.
+// A slab is one level of one image. Its logits are contiguous, in either memory format. Lower bound: one read of the
+// logits. postprocess_collect_kernel reads them, compares them with a bound, and writes the candidates above it into
+// the slab's buffer, whose `capacity` is at least 2 topk. If they fit, as for the outputs of a trained network, that is
+// all. If they do not, radix selection follows. postprocess_narrow_kernel counts the keys by one digit at a time, among
+// the keys that share the digits found so far; the last block of a slab chooses the digit that the topk-th key has.
+// When the candidates from this digit on fit, the collecting kernel reads the logits once more. Keys are distinct,
+// since their low bits are the place of the logit: ties need no rule of their own, and the selection always ends.
+// Blocks of slabs that are done return at once. Memory: capacity keys and kPostprocessBins counts per slab.
 #pragma once
 
+#include "common/head_levels.cuh"
 #include "common/vector.cuh"
 #include "postprocess/postprocess.h"
 
@@ -18,77 +19,77 @@ namespace retina_ops {
 constexpr int kPostprocessThreads = 256;
 constexpr int kPostprocessDigitBits = 11;
 constexpr int kPostprocessBins = 1 << kPostprocessDigitBits;
-constexpr int kPostprocessStrip = 16384;  // logits of a slab that a block reads
-constexpr int kPostprocessStaged = 512;   // candidates of a block that are collected without reading twice
+constexpr int kPostprocessStrip = 16384;  // logits that a block reads, all of one slab
+constexpr int kPostprocessStaged = 512;   // candidates that a block holds in shared memory; it reads twice for more
 
-// What is known of a slab.
+// The state of the selection in a slab.
 template <class S>
 struct SlabState {
-  KeyOf<S> least;   // candidates from this key on are collected
-  unsigned found;   // candidates that wanted to be collected: more than the capacity where they did not fit
-  unsigned before;  // keys known to come before those that share `least`'s digits
-  unsigned blocks;  // that have counted the digit at hand
-  unsigned digits;  // of `least` that are found
-  bool is_open;     // candidates did not fit, and digits must be found
+  KeyOf<S> least;   // keys from this one on are collected
+  unsigned found;   // number of those keys; above the capacity, they did not fit
+  unsigned before;  // keys that are known to be larger than those that share the digits of `least`
+  unsigned blocks;  // blocks that have counted the current digit
+  unsigned digits;  // digits of `least` that are found
+  bool is_open;     // the candidates did not fit, and another digit must be found
 };
 
-// What the kernels share. T: dtype of the logits. Slabs are numbered image * levels + level.
+// Arguments that the kernels share. T: dtype of the logits. Slabs are numbered image * levels + level.
 template <class T>
 struct PostprocessScan {
   using S = ArithmeticOf<T>;
   HeadLevels logits;
-  int64_t first_image;          // images [first_image, batch) are taken: 0 but in tests of large indices
-  unsigned strips[kMaxLevels];  // blocks of an image's level
+  int64_t first_image;          // images [first_image, batch) are computed
+  unsigned strips[kMaxLevels];  // blocks per level of an image
   unsigned image_strips;        // their sum
   SlabState<S>* states;         // [batch, levels] zero before
   KeyOf<S>* keys;               // [batch, levels, capacity]
   unsigned* bins;               // [batch, levels, kPostprocessBins] zero before
   unsigned capacity;
   unsigned topk;
-  S bound;      // a logit under this is under the threshold
-  S threshold;  // a score up to this is no candidate
+  S bound;      // a logit below this has a score below the threshold
+  S threshold;  // candidates have scores above this
 };
 
-// A block's part of a slab.
+// The part of a slab that a block reads.
 template <class T>
 struct PostprocessStrip {
   int64_t slab;
   int level;
-  const T* logits;  // [size] of the slab
+  const T* logits;  // [size], of the slab
   int64_t size;
   int64_t begin, end;  // offsets in the slab
   unsigned blocks;     // of the slab
 };
 
 template <class T>
-__device__ __forceinline__ PostprocessStrip<T> strip_of(const PostprocessScan<T>& a) {
+__device__ __forceinline__ PostprocessStrip<T> strip_of(const PostprocessScan<T>& args) {
   PostprocessStrip<T> strip;
-  const int64_t image = a.first_image + blockIdx.x / a.image_strips;
-  unsigned number = blockIdx.x % a.image_strips;
+  const int64_t image = args.first_image + blockIdx.x / args.image_strips;
+  unsigned number = blockIdx.x % args.image_strips;
   strip.level = 0;
-  while (number >= a.strips[strip.level]) number -= a.strips[strip.level++];
-  const HeadLevel& level = a.logits.level[strip.level];
-  strip.slab = image * a.logits.count + strip.level;
-  strip.size = level.anchors() * a.logits.channels;
+  while (number >= args.strips[strip.level]) number -= args.strips[strip.level++];
+  const HeadLevel& level = args.logits.level[strip.level];
+  strip.slab = image * args.logits.count + strip.level;
+  strip.size = level.anchors() * args.logits.channels;
   strip.logits = static_cast<const T*>(level.values) + image * strip.size;
   strip.begin = static_cast<int64_t>(number) * kPostprocessStrip;
   strip.end = strip.begin + kPostprocessStrip < strip.size ? strip.begin + kPostprocessStrip : strip.size;
-  strip.blocks = a.strips[strip.level];
+  strip.blocks = args.strips[strip.level];
   return strip;
 }
 
-// Calls body(key) for each candidate of the strip. The slab may begin anywhere: 16-byte accesses begin at the first
-// address that allows them, so a block's part is moved by up to a pack, and the slab's ends are read one by one.
+// Calls body(key) for each candidate of the strip. The slab may begin at any address. 16-byte accesses need an aligned
+// one, so each block's part begins up to one pack before its strip, and the ends of the slab are read one by one.
 template <class T, class Body>
-__device__ __forceinline__ void for_each_candidate(const PostprocessScan<T>& a, const PostprocessStrip<T>& strip,
+__device__ __forceinline__ void for_each_candidate(const PostprocessScan<T>& args, const PostprocessStrip<T>& strip,
                                                    const Body& body) {
   using S = ArithmeticOf<T>;
   constexpr int kPack = 16 / static_cast<int>(sizeof(T));
   const auto lead = static_cast<int64_t>(reinterpret_cast<uintptr_t>(strip.logits) % 16 / sizeof(T));
-  // The last strip takes what the move leaves over.
+  // The last strip also reads the elements that the other strips leave over.
   const int64_t end = strip.end == strip.size ? strip.size : strip.end - lead;
-  const HeadLevel& level = a.logits.level[strip.level];
-  const auto channels = static_cast<uint32_t>(a.logits.channels);
+  const HeadLevel& level = args.logits.level[strip.level];
+  const auto channels = static_cast<uint32_t>(args.logits.channels);
   for (int64_t at = strip.begin - lead + static_cast<int64_t>(threadIdx.x) * kPack; at < end;
        at += kPostprocessThreads * kPack) {
     unsigned passing = 0;
@@ -96,36 +97,37 @@ __device__ __forceinline__ void for_each_candidate(const PostprocessScan<T>& a, 
       S logits[kPack];
       load_pack(strip.logits + at, end - at, true, logits);
 #pragma unroll
-      for (int i = 0; i < kPack; ++i) passing |= logits[i] >= a.bound && at + i < end ? 1u << i : 0u;
+      for (int i = 0; i < kPack; ++i) passing |= logits[i] >= args.bound && at + i < end ? 1u << i : 0u;
     } else {
       for (int i = static_cast<int>(lead); i < kPack && at + i < end; ++i) {
-        passing |= to_arithmetic(strip.logits[at + i]) >= a.bound ? 1u << i : 0u;
+        passing |= to_arithmetic(strip.logits[at + i]) >= args.bound ? 1u << i : 0u;
       }
     }
-    // Few pass: they are read once more, so that the code of a score stands here once.
+    // Few logits pass. They are read again, so that the code of the score is generated only once.
     for (; passing != 0; passing &= passing - 1) {
       const int64_t offset = at + __ffs(static_cast<int>(passing)) - 1;
       const S score = score_of(to_arithmetic(strip.logits[offset]));
-      if (score > a.threshold) body(key_of(score, place_of(level, static_cast<uint32_t>(offset), channels)));
+      if (score > args.threshold) body(key_of(score, place_of(level, static_cast<uint32_t>(offset), channels)));
     }
   }
 }
 
-// Writes the slabs' candidates from `least` on into `keys`, in any order; counts them in `found`.
-// again: only of slabs whose candidates did not fit at first. launch: a block a strip of all slabs.
+// Writes the candidates of each slab from `least` on into `keys`, in any order, and counts them in `found`.
+// again: only slabs whose candidates did not fit at first. launch: one block per strip of all slabs.
 template <class T>
-__global__ void __launch_bounds__(kPostprocessThreads, 4) postprocess_collect_kernel(PostprocessScan<T> a, bool again) {
+__global__ void __launch_bounds__(kPostprocessThreads, 4)
+    postprocess_collect_kernel(PostprocessScan<T> args, bool again) {
   using S = ArithmeticOf<T>;
   RETINA_OPS_SHARED(KeyOf<S>[kPostprocessStaged], staged);
   RETINA_OPS_SHARED(unsigned, count);
   RETINA_OPS_SHARED(unsigned, start);
-  const PostprocessStrip<T> strip = strip_of(a);
-  SlabState<S>& state = a.states[strip.slab];
+  const PostprocessStrip<T> strip = strip_of(args);
+  SlabState<S>& state = args.states[strip.slab];
   if (again && state.digits == 0) return;
   const KeyOf<S> least = state.least;
   if (threadIdx.x == 0) count = 0;
   __syncthreads();
-  for_each_candidate(a, strip, [&](KeyOf<S> key) {
+  for_each_candidate(args, strip, [&](KeyOf<S> key) {
     if (key < least) return;
     const unsigned position = atomicAdd(&count, 1u);
     if (position < kPostprocessStaged) staged[position] = key;
@@ -135,28 +137,28 @@ __global__ void __launch_bounds__(kPostprocessThreads, 4) postprocess_collect_ke
   if (total == 0) return;
   if (threadIdx.x == 0) start = atomicAdd(&state.found, total);
   __syncthreads();
-  if (start + total > a.capacity) return;
-  KeyOf<S>* to = a.keys + strip.slab * a.capacity + start;
+  if (start + total > args.capacity) return;
+  KeyOf<S>* to = args.keys + strip.slab * args.capacity + start;
   if (total <= kPostprocessStaged) {
     for (unsigned i = threadIdx.x; i < total; i += kPostprocessThreads) to[i] = staged[i];
     return;
   }
   if (threadIdx.x == 0) count = 0;
   __syncthreads();
-  for_each_candidate(a, strip, [&](KeyOf<S> key) {
+  for_each_candidate(args, strip, [&](KeyOf<S> key) {
     if (key >= least) to[atomicAdd(&count, 1u)] = key;
   });
 }
 
-// The lowest bit of digit number `digit` of a key, from the highest.
+// The lowest bit of a digit of a key. Digits are numbered from the highest.
 template <class S>
 __device__ __forceinline__ int digit_shift(int digit) {
   const int shift = CandidateKey<S>::kBits - kPostprocessDigitBits * (digit + 1);
   return shift > 0 ? shift : 0;
 }
 
-// Finds in which digit the topk-th key lies, from the counts of this digit; leaves the bins zero. All threads call it.
-// bins: [kPostprocessBins] of the slab; counts: as many, shared, to work in.
+// Finds the value of digit `digit` of the topk-th key from the counts of this digit, and sets the bins to zero. All
+// threads of the block call it. bins: [kPostprocessBins] of the slab; counts: [kPostprocessBins] shared workspace.
 template <class S>
 __device__ __forceinline__ void choose_digit(SlabState<S>& state, unsigned* bins, unsigned* counts, unsigned topk,
                                              unsigned capacity, int digit) {
@@ -186,27 +188,27 @@ __device__ __forceinline__ void choose_digit(SlabState<S>& state, unsigned* bins
   state.found = 0;
 }
 
-// Counts digit number `digit` of the keys that share the digits found so far, in slabs that are open. digit 0: opens
-// those whose candidates did not fit. launch: a block a strip of all slabs.
+// Counts digit `digit` of the keys that share the digits found so far, in slabs that are open. Digit 0 opens the slabs
+// whose candidates did not fit. launch: one block per strip of all slabs.
 template <class T>
-__global__ void __launch_bounds__(kPostprocessThreads) postprocess_narrow_kernel(PostprocessScan<T> a, int digit) {
+__global__ void __launch_bounds__(kPostprocessThreads) postprocess_narrow_kernel(PostprocessScan<T> args, int digit) {
   using S = ArithmeticOf<T>;
   RETINA_OPS_SHARED(unsigned[kPostprocessBins], counts);
   RETINA_OPS_SHARED(bool, is_last);
-  const PostprocessStrip<T> strip = strip_of(a);
-  SlabState<S>& state = a.states[strip.slab];
-  if (digit == 0 ? state.found <= a.capacity : !state.is_open) return;
+  const PostprocessStrip<T> strip = strip_of(args);
+  SlabState<S>& state = args.states[strip.slab];
+  if (digit == 0 ? state.found <= args.capacity : !state.is_open) return;
   for (int i = static_cast<int>(threadIdx.x); i < kPostprocessBins; i += kPostprocessThreads) counts[i] = 0;
   __syncthreads();
   const int shift = digit_shift<S>(digit);
   const int above = digit == 0 ? CandidateKey<S>::kBits : digit_shift<S>(digit - 1);
   const KeyOf<S> shared_digits = state.least >> above;
   const auto mask = static_cast<unsigned>((1u << (above - shift)) - 1u);
-  for_each_candidate(a, strip, [&](KeyOf<S> key) {
+  for_each_candidate(args, strip, [&](KeyOf<S> key) {
     if (key >> above == shared_digits) atomicAdd(&counts[static_cast<unsigned>(key >> shift) & mask], 1u);
   });
   __syncthreads();
-  unsigned* bins = a.bins + strip.slab * kPostprocessBins;
+  unsigned* bins = args.bins + strip.slab * kPostprocessBins;
   for (int i = static_cast<int>(threadIdx.x); i < kPostprocessBins; i += kPostprocessThreads) {
     if (counts[i] != 0) atomicAdd(&bins[i], counts[i]);
   }
@@ -214,11 +216,11 @@ __global__ void __launch_bounds__(kPostprocessThreads) postprocess_narrow_kernel
   if (threadIdx.x == 0) {
     __threadfence();
     is_last = atomicAdd(&state.blocks, 1u) == strip.blocks - 1u;
-    __threadfence();  // the other blocks' counts are read after theirs
+    __threadfence();  // the other blocks' counts are read after their increments
   }
   __syncthreads();
   if (!is_last) return;
-  choose_digit(state, bins, counts, a.topk, a.capacity, digit);
+  choose_digit(state, bins, counts, args.topk, args.capacity, digit);
 }
 
 }  // namespace retina_ops

@@ -1,9 +1,9 @@
-// What the RetinaNet loss does with one anchor. Host and device, no torch.
+// The RetinaNet loss of one anchor. Host and device, no torch.
 //
-// Lin et al. 2017, section 4.1: the focal loss of every anchor's classes, where an anchor that is matched to a box has
-// that box's class and every other is background (those between the thresholds count nothing), plus a box loss of the
-// matched anchors. The box loss is of the deltas (L1, or smooth L1 with its corner at beta: Girshick 2015, "Fast
-// R-CNN", equation 3), or of the decoded box (iou_losses/iou_losses.h).
+// Lin et al. 2017, "Focal Loss for Dense Object Detection", section 4.1: the focal loss of the classes of every anchor,
+// plus a box loss of the matched anchors. The target of a matched anchor is the class of its box, that of other anchors
+// is background; anchors between the thresholds have no loss. The box loss is computed from the deltas (L1, or smooth
+// L1 with parameter beta: Girshick 2015, "Fast R-CNN", equation 3) or from the decoded box (iou_losses/iou_losses.h).
 #pragma once
 
 #include "box_coding/box_coding.h"
@@ -13,13 +13,14 @@ namespace retina_ops {
 
 enum class BoxLoss { kL1, kSmoothL1, kGeneralized, kDistance, kComplete };
 
-constexpr double kIouLossEps = 1e-7;                      // torchvision's
-constexpr int64_t kBackgroundMatch = -1;                  // match of an anchor without a box
-constexpr int64_t kIgnoredAnchor = -1;                    // class target of an anchor that counts nothing
+constexpr double kIouLossEps = 1e-7;                      // as in torchvision
+constexpr int64_t kBackgroundMatch = -1;                  // match of a background anchor
+constexpr int64_t kIgnoredAnchor = -1;                    // class target of an anchor without loss
 constexpr int64_t kMostClasses = (int64_t(1) << 31) - 1;  // class targets fit 32 bits
-constexpr int64_t kBadLabel = -2;                         // of one whose box has a label outside [0, K)
+constexpr int64_t kBadLabel = -2;                         // class target where the match or its label is out of range
 
-// Class target of an anchor: its box's label, K for background, or kIgnoredAnchor. labels: [capacity] of its image.
+// The class target of an anchor: the label of its box, K for background, kIgnoredAnchor or kBadLabel. labels:
+// [capacity], those of the anchor's image.
 RETINA_OPS_HOST_DEVICE int64_t class_target(int64_t match, const int64_t* labels, int64_t capacity, int64_t classes) {
   if (match < 0) return match == kBackgroundMatch ? classes : kIgnoredAnchor;
   if (match >= capacity) return kBadLabel;
@@ -30,15 +31,15 @@ RETINA_OPS_HOST_DEVICE int64_t class_target(int64_t match, const int64_t* labels
 template <class T>
 struct BoxLossTerms {
   T loss;
-  Deltas<T> gradient;  // by the deltas
+  Deltas<T> gradient;  // of the loss by the deltas
 };
 
-// One coordinate of the loss of deltas; beta 0 is L1.
+// The smooth L1 loss of one coordinate, and its gradient; beta 0 is L1.
 template <class T>
 RETINA_OPS_HOST_DEVICE T delta_loss(T difference, T beta, T& gradient) {
   const T size = difference < T(0) ? -difference : difference;
   const T sign = difference > T(0) ? T(1) : difference < T(0) ? T(-1) : T(0);
-  const bool is_square = beta > T(0) && !(size >= beta);  // NaN too, whose gradient is then NaN
+  const bool is_square = beta > T(0) && !(size >= beta);  // also for NaN, so that the gradient is NaN
   gradient = is_square ? difference / beta : sign;
   return is_square ? T(0.5) * difference * difference / beta : size - T(0.5) * beta;
 }

@@ -1,43 +1,43 @@
-// Floors for float32: 8 bytes a logit must move (read, gradient written), and the focal loss's arithmetic bounds it;
-// the rest, one look at the matches for each loss and a few hundred boxes, is small. Nothing is permuted, concatenated
-// or made one-hot: a unit takes a piece of a level where it lies, the class targets of that piece are made on the way.
+// The RetinaNet loss on the CPU. Lower bound for float32: 8 bytes per logit, read and gradient written; the arithmetic
+// of the focal loss takes longer. The rest is small: reading the matches once per loss, and a few hundred boxes.
+// Nothing is permuted, concatenated or made one-hot: a unit takes a part of a level in place and computes the class
+// targets of that part.
 #include "retinanet_loss/retinanet_loss_cpu.h"
 
 #include <algorithm>
 
+#include "common/box_block.h"
 #include "focal_loss/focal_loss_cpu.h"
 
 namespace retina_ops {
 namespace {
 
-constexpr int64_t kElementsPerUnit = 16384;  // logits of a unit of rows
-constexpr int64_t kPlaneStrip = 4096;        // cells of a unit of planes: 16 kB of each plane
-
-int64_t size_of(Dtype dtype) { return dtype == Dtype::kFloat64 ? 8 : dtype == Dtype::kFloat32 ? 4 : 2; }
+constexpr int64_t kElementsPerUnit = 16384;  // logits per unit, for levels by anchor
+constexpr int64_t kCellsPerUnit = 4096;      // for planar levels: 16 kB of each plane in float32
 
 void* shifted(void* base, Dtype dtype, int64_t elements) {
-  return base == nullptr ? nullptr : static_cast<char*>(base) + elements * size_of(dtype);
+  return base == nullptr ? nullptr : static_cast<char*>(base) + elements * dtype_size(dtype);
 }
 
-// Class targets of a unit's anchors; false where a match or label is out of range.
-bool targets_of(const RetinanetLossProblem& problem, const LossUnit& unit, std::vector<int64_t>& targets) {
+// Sets the class targets of the unit's anchors. Returns false if a match or label is out of range.
+bool set_targets(const RetinanetLossProblem& problem, const LossUnit& unit, std::vector<int64_t>& targets) {
   const HeadLevel& level = problem.logits.level[unit.level];
   const int64_t* matches = problem.matches + unit.image * problem.logits.anchors + level.first_anchor;
   const int64_t* labels = problem.gt_labels + unit.image * problem.gt_capacity;
-  bool is_good = true;
+  bool all_in_range = true;
   for (int64_t i = unit.begin; i < unit.end; ++i) {
     const int64_t match = matches[i * level.per_cell + unit.in_cell];
     const int64_t target = class_target(match, labels, problem.gt_capacity, problem.logits.channels);
-    is_good = is_good && target != kBadLabel;
+    all_in_range = all_in_range && target != kBadLabel;
     targets[static_cast<size_t>(i - unit.begin)] = target == kBadLabel ? kIgnoredAnchor : target;
   }
-  return is_good;
+  return all_in_range;
 }
 
-UnitSum run_classification(const RetinanetLossProblem& problem, const LossUnit& unit) {
+UnitSum classification_sum(const RetinanetLossProblem& problem, const LossUnit& unit) {
   const HeadLevel& level = problem.logits.level[unit.level];
   std::vector<int64_t> targets(static_cast<size_t>(unit.end - unit.begin));
-  const bool is_good = targets_of(problem, unit, targets);
+  const bool all_in_range = set_targets(problem, unit, targets);
   const double divisor = problem.normalizer[unit.image];
   FocalProblem focal{};
   focal.logits = level.values;
@@ -47,8 +47,8 @@ UnitSum run_classification(const RetinanetLossProblem& problem, const LossUnit& 
   focal.ignore_index = kIgnoredAnchor;
   focal.alpha = problem.alpha;
   focal.gamma = problem.gamma;
-  focal.derivative = shifted(problem.logits_gradient, focal.dtype, level.start);
-  focal.order = focal.derivative != nullptr ? 1 : 0;
+  focal.grad_out = shifted(problem.logits_gradient, focal.dtype, level.start);
+  focal.order = focal.grad_out != nullptr ? 1 : 0;
   focal.upstream_scalar = problem.upstream_classification / divisor;
   double sum = 0.0;
   if (level.is_planar) {
@@ -57,25 +57,26 @@ UnitSum run_classification(const RetinanetLossProblem& problem, const LossUnit& 
         focal_loss_planes(focal, {plane * level.cells + unit.begin, level.cells, unit.end - unit.begin, focal.labels});
   } else {
     const int64_t first = (unit.image * level.cells + unit.begin) * focal.classes;
-    focal.logits = static_cast<const char*>(level.values) + first * size_of(focal.dtype);
-    focal.derivative = shifted(focal.derivative, focal.dtype, first);
+    focal.logits = static_cast<const char*>(level.values) + first * dtype_size(focal.dtype);
+    focal.grad_out = shifted(focal.grad_out, focal.dtype, first);
     sum = focal_loss_range(focal, 0, (unit.end - unit.begin) * focal.classes);
   }
-  return {sum / divisor, !is_good};
+  return {sum / divisor, !all_in_range};
 }
 
 template <BoxLoss K, class T>
-UnitSum run_box(const RetinanetLossProblem& problem, const LossUnit& unit) {
+UnitSum box_sum(const RetinanetLossProblem& problem, const LossUnit& unit) {
   const HeadLevel& level = problem.deltas.level[unit.level];
-  const BoxCoding<T> coding = loss_coding_of<T>(problem);
+  const BoxCoding<T> coding = box_coding_of<T>(problem.weights);
   const double divisor = problem.normalizer[unit.image];
   const T factor = static_cast<T>(problem.upstream_box / divisor);
   const Dtype dtype = problem.deltas.dtype;
   const int64_t* matches = problem.matches + unit.image * problem.deltas.anchors + level.first_anchor;
   void* gradient = shifted(problem.deltas_gradient, dtype, level.start);
   if (gradient != nullptr) {
-    const int64_t slab = 4 * level.anchors();
-    memset(shifted(gradient, dtype, unit.image * slab), 0, static_cast<size_t>(slab * size_of(dtype)));
+    const int64_t image_deltas = 4 * level.anchors();
+    memset(shifted(gradient, dtype, unit.image * image_deltas), 0,
+           static_cast<size_t>(image_deltas * dtype_size(dtype)));
   }
   UnitSum sum{0.0, false};
   for (int64_t anchor = 0; anchor < level.anchors(); ++anchor) {
@@ -85,35 +86,34 @@ UnitSum run_box(const RetinanetLossProblem& problem, const LossUnit& unit) {
       sum.has_bad_label = true;
       continue;
     }
-    int64_t at[4];
-    alignas(64) T d[4], a[4], b[4];
+    int64_t index[4];
+    alignas(64) T d[4];
     for (int c = 0; c < 4; ++c) {
-      at[c] = level.index(unit.image, anchor, c, 4);
-      load_block<1>(level.values, dtype, at[c], d + c, 1);
+      index[c] = level.index(unit.image, anchor, c, 4);
+      load_block<1>(level.values, dtype, index[c], d + c, 1);
     }
-    memcpy(a, static_cast<const T*>(problem.anchors) + 4 * (level.first_anchor + anchor), sizeof(a));
-    memcpy(b, static_cast<const T*>(problem.gt_boxes) + 4 * (unit.image * problem.gt_capacity + match), sizeof(b));
-    const BoxLossTerms<T> terms =
-        box_loss<K, T, PlainMath>(coding, static_cast<T>(problem.smooth_l1_beta), {d[0], d[1], d[2], d[3]},
-                                  {a[0], a[1], a[2], a[3]}, {b[0], b[1], b[2], b[3]});
+    const Box<T> anchor_box = load_box<T>(problem.anchors, kDtypeOf<T>, level.first_anchor + anchor);
+    const Box<T> gt_box = load_box<T>(problem.gt_boxes, kDtypeOf<T>, unit.image * problem.gt_capacity + match);
+    const BoxLossTerms<T> terms = box_loss<K, T, PlainMath>(coding, static_cast<T>(problem.smooth_l1_beta),
+                                                            {d[0], d[1], d[2], d[3]}, anchor_box, gt_box);
     sum.loss += static_cast<double>(terms.loss);
     if (gradient == nullptr) continue;
-    const T of_deltas[4] = {terms.gradient.dx * factor, terms.gradient.dy * factor, terms.gradient.dw * factor,
-                            terms.gradient.dh * factor};
-    for (int c = 0; c < 4; ++c) store_block<1>(gradient, dtype, at[c], of_deltas + c, 1);
+    const T for_deltas[4] = {terms.gradient.dx * factor, terms.gradient.dy * factor, terms.gradient.dw * factor,
+                             terms.gradient.dh * factor};
+    for (int c = 0; c < 4; ++c) store_block<1>(gradient, dtype, index[c], for_deltas + c, 1);
   }
   sum.loss /= divisor;
   return sum;
 }
 
 template <class T>
-UnitSum run_box(const RetinanetLossProblem& problem, const LossUnit& unit) {
+UnitSum box_sum(const RetinanetLossProblem& problem, const LossUnit& unit) {
   switch (problem.box_loss) {
-    case BoxLoss::kL1: return run_box<BoxLoss::kL1, T>(problem, unit);
-    case BoxLoss::kSmoothL1: return run_box<BoxLoss::kSmoothL1, T>(problem, unit);
-    case BoxLoss::kGeneralized: return run_box<BoxLoss::kGeneralized, T>(problem, unit);
-    case BoxLoss::kDistance: return run_box<BoxLoss::kDistance, T>(problem, unit);
-    default: return run_box<BoxLoss::kComplete, T>(problem, unit);
+    case BoxLoss::kL1: return box_sum<BoxLoss::kL1, T>(problem, unit);
+    case BoxLoss::kSmoothL1: return box_sum<BoxLoss::kSmoothL1, T>(problem, unit);
+    case BoxLoss::kGeneralized: return box_sum<BoxLoss::kGeneralized, T>(problem, unit);
+    case BoxLoss::kDistance: return box_sum<BoxLoss::kDistance, T>(problem, unit);
+    default: return box_sum<BoxLoss::kComplete, T>(problem, unit);
   }
 }
 
@@ -124,7 +124,7 @@ std::vector<LossUnit> loss_units(const RetinanetLossProblem& problem) {
   const int64_t rows = std::max<int64_t>(1, kElementsPerUnit / std::max<int64_t>(1, problem.logits.channels));
   for (int l = 0; l < problem.logits.count; ++l) {
     const HeadLevel& level = problem.logits.level[l];
-    const int64_t step = level.is_planar ? kPlaneStrip : rows;
+    const int64_t step = level.is_planar ? kCellsPerUnit : rows;
     for (int64_t image = 0; image < problem.logits.batch; ++image) {
       for (int64_t in_cell = 0; in_cell < level.per_cell; ++in_cell) {
         for (int64_t begin = 0; begin < level.cells; begin += step) {
@@ -138,8 +138,8 @@ std::vector<LossUnit> loss_units(const RetinanetLossProblem& problem) {
 }
 
 UnitSum run_loss_unit(const RetinanetLossProblem& problem, const LossUnit& unit) {
-  if (!unit.is_box) return run_classification(problem, unit);
-  return problem.deltas.dtype == Dtype::kFloat64 ? run_box<double>(problem, unit) : run_box<float>(problem, unit);
+  if (!unit.is_box) return classification_sum(problem, unit);
+  return problem.deltas.dtype == Dtype::kFloat64 ? box_sum<double>(problem, unit) : box_sum<float>(problem, unit);
 }
 
 RetinanetLosses add_losses(const std::vector<LossUnit>& units, const std::vector<UnitSum>& sums) {

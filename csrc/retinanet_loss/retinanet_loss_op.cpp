@@ -5,13 +5,13 @@
 
 #include <tuple>
 
+#include "common/cpu_op.h"
 #include "common/huge_pages.h"
-#include "common/isa.h"
 
 namespace retina_ops {
 namespace {
 
-// Between the levels the arrays of gradients hold zeros.
+// Sets the unused elements between the levels to 0.
 void clear_gaps(const HeadLevels& levels, Tensor& gradient) {
   auto* bytes = static_cast<char*>(gradient.mutable_data_ptr());
   const auto size = static_cast<int64_t>(gradient.element_size());
@@ -21,7 +21,6 @@ void clear_gaps(const HeadLevels& levels, Tensor& gradient) {
 }
 
 RetinanetLosses run(const char* op, RetinanetLossCall& call, bool with_grad) {
-  cpu_isa();  // a bad RETINA_OPS_ISA is an error here, not inside a thread
   allocate_gradients(call, with_grad);
   const RetinanetLossProblem& problem = call.problem;
   if (with_grad) {
@@ -32,7 +31,7 @@ RetinanetLosses run(const char* op, RetinanetLossCall& call, bool with_grad) {
   }
   const std::vector<LossUnit> units = loss_units(problem);
   std::vector<UnitSum> sums(units.size());
-  torch::stable::parallel_for(0, static_cast<int64_t>(units.size()), 1, [&](int64_t begin, int64_t end) {
+  parallel_for(static_cast<int64_t>(units.size()), 1, [&](int64_t begin, int64_t end) {
     for (int64_t unit = begin; unit < end; ++unit) {
       sums[static_cast<size_t>(unit)] = run_loss_unit(problem, units[static_cast<size_t>(unit)]);
     }
@@ -43,20 +42,6 @@ RetinanetLosses run(const char* op, RetinanetLossCall& call, bool with_grad) {
   return losses;
 }
 
-Tensor scalar_like(const Tensor& like, double value) {
-  Tensor scalar = torch::stable::new_empty(like, {}, accumulate_dtype(like));
-  if (scalar.scalar_type() == ScalarType::Double) {
-    *scalar.mutable_data_ptr<double>() = value;
-  } else {
-    *scalar.mutable_data_ptr<float>() = static_cast<float>(value);
-  }
-  return scalar;
-}
-
-double scalar_value(const Tensor& tensor) {
-  return *torch::stable::to(tensor, ScalarType::Double).const_data_ptr<double>();
-}
-
 std::tuple<Tensor, Tensor, Tensor, Tensor> retinanet_loss_cpu(
     std::vector<Tensor> cls_logits, std::vector<Tensor> bbox_regression, const Tensor& anchors, const Tensor& gt_boxes,
     const Tensor& gt_labels, const Tensor& matches, const Tensor& normalizer, double alpha, double gamma,
@@ -65,7 +50,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> retinanet_loss_cpu(
   RetinanetLossCall call = check_retinanet_loss(op, cls_logits, bbox_regression, anchors, gt_boxes, gt_labels, matches,
                                                 normalizer, {alpha, gamma, box_loss, smooth_l1_beta, wx, wy, ww, wh});
   const RetinanetLosses losses = run(op, call, with_grad);
-  return {scalar_like(call.logits.tensors[0], losses.classification), scalar_like(call.deltas.tensors[0], losses.box),
+  return {new_scalar(call.logits.tensors[0], losses.classification), new_scalar(call.deltas.tensors[0], losses.box),
           call.logits_gradient, call.deltas_gradient};
 }
 

@@ -12,16 +12,14 @@ namespace {
 
 using torch::stable::accelerator::DeviceGuard;
 
-// Both launches; `device` has the outputs and upstream gradients that are wanted.
+// Both launches. `device` has the outputs and factors of the call; its workspace is allocated here.
 void run(const RetinanetLossCall& call, RetinanetLossDevice device) {
   const Tensor partial = torch::stable::new_empty(call.anchors, {2, kLossPartials}, ScalarType::Double);
   const Tensor done = torch::stable::new_zeros(call.anchors, {2}, ScalarType::Int);
   device.partial = partial.mutable_data_ptr<double>();
   device.done = reinterpret_cast<unsigned*>(done.mutable_data_ptr<int32_t>());
   device.stream = current_stream(call.anchors);
-  launch_retinanet_classification(call.problem, device);
-  RETINA_OPS_LAUNCH_CHECK();
-  launch_retinanet_box(call.problem, device);
+  launch_retinanet_loss(device);
   RETINA_OPS_LAUNCH_CHECK();
 }
 
@@ -37,7 +35,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> retinanet_loss_cuda(
   const Tensor &logits = call.logits.tensors[0], &deltas = call.deltas.tensors[0];
   Tensor classification = torch::stable::new_empty(logits, {}, accumulate_dtype(logits));
   Tensor box = torch::stable::new_empty(deltas, {}, accumulate_dtype(deltas));
-  RetinanetLossDevice device{};
+  RetinanetLossDevice device{call.problem};
   device.classification = classification.mutable_data_ptr();
   device.box = box.mutable_data_ptr();
   run(call, device);
@@ -59,9 +57,9 @@ std::tuple<Tensor, Tensor> retinanet_loss_backward_cuda(const Tensor& grad_class
   allocate_gradients(call, true);
   const Tensor for_classification = torch::stable::to(grad_classification, ScalarType::Double);
   const Tensor for_box = torch::stable::to(grad_box, ScalarType::Double);
-  RetinanetLossDevice device{};
-  device.upstream_classification = for_classification.const_data_ptr<double>();
-  device.upstream_box = for_box.const_data_ptr<double>();
+  RetinanetLossDevice device{call.problem};
+  device.classification_factor = for_classification.const_data_ptr<double>();
+  device.box_factor = for_box.const_data_ptr<double>();
   run(call, device);
   return {call.logits_gradient, call.deltas_gradient};
 }

@@ -1,9 +1,6 @@
-// What the CPU and the CUDA entries of the RetinaNet loss share: argument checks, outputs, and the problem they
-// describe.
+// What the CPU and the CUDA operators of the RetinaNet loss share: argument checks, outputs and the problem for the
+// kernels.
 #pragma once
-
-#include <torch/csrc/stable/ops.h>
-#include <torch/csrc/stable/tensor.h>
 
 #include <cmath>
 #include <vector>
@@ -13,14 +10,14 @@
 
 namespace retina_ops {
 
-// The operators' options, as in their schemas.
+// The options of the operators, as in their schemas.
 struct RetinanetLossOptions {
   double alpha, gamma;
   int64_t box_loss;
   double smooth_l1_beta, weight_x, weight_y, weight_w, weight_h;
 };
 
-// The arguments of one call after the checks, contiguous.
+// The arguments of a call, checked and contiguous, and its gradients.
 struct RetinanetLossCall {
   HeadOutputs logits;
   HeadOutputs deltas;
@@ -54,7 +51,7 @@ inline RetinanetLossCall check_retinanet_loss(const char* op, const std::vector<
         " classes, got ", logits.channels);
   const ScalarType arithmetic = accumulate_dtype(call.deltas.tensors[0]);
   check(anchors.scalar_type() == arithmetic && gt_boxes.scalar_type() == arithmetic, op,
-        ": anchors and gt_boxes must be ", dtype_name(arithmetic), " beside ",
+        ": anchors and gt_boxes must be ", dtype_name(arithmetic), " with ",
         dtype_name(call.deltas.tensors[0].scalar_type()), " bbox_regression, got ", dtype_name(anchors.scalar_type()),
         " and ", dtype_name(gt_boxes.scalar_type()));
   check(gt_boxes.dim() == 3 && gt_boxes.size(0) == logits.batch && gt_boxes.size(2) == 4, op, ": gt_boxes must be [",
@@ -76,9 +73,9 @@ inline RetinanetLossCall check_retinanet_loss(const char* op, const std::vector<
   check(options.gamma >= 0.0, op, ": gamma must be at least 0, got ", options.gamma);
   check(options.smooth_l1_beta >= 0.0, op, ": smooth_l1_beta must be at least 0, got ", options.smooth_l1_beta);
   check(options.box_loss >= 0 && options.box_loss <= static_cast<int64_t>(BoxLoss::kComplete), op,
-        ": unknown box loss ", options.box_loss);
+        ": box_loss must be in [0, 4], got ", options.box_loss);
   for (const double weight : {options.weight_x, options.weight_y, options.weight_w, options.weight_h}) {
-    check(std::isfinite(weight) && weight != 0.0, op, ": box_weights must be finite and not 0, got ", weight);
+    check(std::isfinite(weight) && weight != 0.0, op, ": bbox_reg_weights must be finite and not 0, got ", weight);
   }
   RetinanetLossProblem& problem = call.problem;
   problem.logits = logits;
@@ -105,16 +102,17 @@ inline void check_upstream_scalars(const char* op, const Tensor& grad_classifica
                                    const Tensor& anchors) {
   for (const Tensor* grad : {&grad_classification, &grad_box}) {
     check(grad->dim() == 0 && same_device(*grad, anchors), op,
-          ": the gradients of the losses must be scalars on the outputs' device, got ", shape_string(*grad));
+          ": the gradients of the losses must be scalar tensors on the device of the anchors, got ",
+          shape_string(*grad));
   }
 }
 
-// Allocates the gradients of all levels, one after the other (csrc/common/head_levels.h); empty unless wanted.
-inline void allocate_gradients(RetinanetLossCall& call, bool wanted) {
+// Allocates the gradients, arrays of all levels in turn (common/head_levels.h). They are empty if they are not wanted.
+inline void allocate_gradients(RetinanetLossCall& call, bool is_wanted) {
   const Tensor &logits = call.logits.tensors[0], &deltas = call.deltas.tensors[0];
-  call.logits_gradient = torch::stable::new_empty(logits, {wanted ? call.problem.logits.elements : 0});
-  call.deltas_gradient = torch::stable::new_empty(deltas, {wanted ? call.problem.deltas.elements : 0});
-  if (!wanted) return;
+  call.logits_gradient = torch::stable::new_empty(logits, {is_wanted ? call.problem.logits.elements : 0});
+  call.deltas_gradient = torch::stable::new_empty(deltas, {is_wanted ? call.problem.deltas.elements : 0});
+  if (!is_wanted) return;
   call.problem.logits_gradient = call.logits_gradient.mutable_data_ptr();
   call.problem.deltas_gradient = call.deltas_gradient.mutable_data_ptr();
 }

@@ -1,14 +1,14 @@
-// Soft non-maximum suppression: how a taken box decays another. Host and device, no torch.
+// Soft non-maximum suppression: the factor by which a taken box decays the score of another. Host and device, no torch.
 //
-// Bodla et al. 2017, "Soft-NMS: Improving Object Detection With One Line of Code", figure 2 and section 3. The box of
-// the highest current score is taken, of equal scores the one of the lowest input index, and every remaining box of its
-// class is decayed by
+// Bodla et al. 2017, "Soft-NMS: Improving Object Detection With One Line of Code", figure 2 and section 3. The box with
+// the highest current score is taken (of equal scores, the one with the lowest input index), and the score of every
+// remaining box of its class is multiplied by
 //   linear    1 - IoU            where IoU > threshold
 //   gaussian  exp(-IoU^2 / sigma)
-// until no score is left that is at least min_score. A box's decay is the product of its factors in the order in which
-// boxes are taken; its current score is its input score times its decay, one product. So every score is a fixed
-// sequence of rounded operations: neither threads, instruction sets nor devices change a bit. NaN IoU decays nothing; a
-// score that is NaN, or becomes NaN (inf times 0), is never taken.
+// until no remaining score is at least min_score. The decay of a box is the product of its factors in the order in
+// which boxes are taken; its current score is its input score times its decay. So every score is a fixed sequence of
+// rounded operations: threads, instruction sets and devices give the same bits. An IoU of NaN decays nothing. A box
+// whose score is NaN, or becomes NaN (infinity times 0), is never taken.
 #pragma once
 
 #include "common/box.h"
@@ -17,7 +17,7 @@
 
 namespace retina_ops {
 
-// Multiply-adds rounded twice, on the host and on the device.
+// Multiply-adds that round the product and the sum, on the host and on the device.
 struct RoundedMath {
   static constexpr bool kIsCoarse = false;
   template <class T>
@@ -26,14 +26,14 @@ struct RoundedMath {
   }
 };
 
-// exp(y) for y <= 0, within 3e-7 of the true value; 0 where that is under 2^-126.5.
+// exp(y) for y <= 0, relative error at most 3e-7; 0 where exp(y) < 2^-126.5.
 RETINA_OPS_HOST_DEVICE float exp_of_decay(float y) { return exp_bounded<RoundedMath>(y); }
 
-// The same within 4e-16; 0 for y < -708. Unlike libm's, the same bits everywhere, and a loop of it is vectorised. The
-// Taylor series on |r| <= ln(2) / 2 leaves 5e-18; ln(2) in two parts as in fdlibm's e_exp.c (n times the first is
-// exact).
+// The same for doubles, relative error at most 4e-16; 0 for y < -708. Unlike libm's exp it gives the same bits
+// everywhere and vectorises. The remainder of the Taylor series on |r| <= ln(2) / 2 is 5e-18. ln(2) is the sum of two
+// constants, as in fdlibm's e_exp.c: n times the first is exact.
 RETINA_OPS_HOST_DEVICE double exp_of_decay(double y) {
-  constexpr double kRound = 6755399441055744.0;  // 1.5 * 2^52: what it is added to is rounded to an integer
+  constexpr double kRound = 6755399441055744.0;  // 1.5 * 2^52: adding it rounds to an integer
   constexpr double kInverseFactorials[] = {1.0 / 6227020800.0,
                                            1.0 / 479001600.0,
                                            1.0 / 39916800.0,
@@ -59,11 +59,11 @@ RETINA_OPS_HOST_DEVICE double exp_of_decay(double y) {
   return y < -708.0 ? 0.0 : mul_rn(p, power);
 }
 
-// The numbers of a call, as the arithmetic holds them.
+// The parameters of a call in the type of the arithmetic.
 template <class A>
 struct SoftNmsRule {
-  A threshold;  // of the linear method: iou > this exactly where it is above the double
-  A sigma;      // of the gaussian method
+  A threshold;  // linear method: iou > this exactly where iou is above the threshold as a double
+  A sigma;      // gaussian method
   A min_score;
 };
 
@@ -73,7 +73,7 @@ SoftNmsRule<A> soft_nms_rule(double threshold, double sigma, double min_score) {
   return {threshold_below<A>(threshold), greater(narrow, std::numeric_limits<A>::min()), static_cast<A>(min_score)};
 }
 
-// What a box is multiplied by for its IoU with a taken box, in [0, 1].
+// The factor for a box whose IoU with a taken box is `iou`, in [0, 1].
 template <bool kGaussian, class A>
 RETINA_OPS_HOST_DEVICE A soft_nms_factor(A iou, const SoftNmsRule<A>& rule) {
   if constexpr (kGaussian) {

@@ -1,12 +1,13 @@
-// A pair costs a division or two, so the work is to meet few pairs: of n^2 / 2 only those that may overlap are looked
-// at (soft_nms_blocks.h), a block of vectors at a time, and only a block where something does overlap is divided. A
-// pair without intersection has a factor of exactly 1, so nothing is lost.
+// Soft NMS on the CPU. A pair costs one or two divisions, so as few of the n^2 / 2 pairs as possible are computed: only
+// those in blocks that a taken box may overlap (soft_nms_blocks.h), and divisions only in blocks where at least one box
+// does overlap. A pair without intersection has a factor of exactly 1, so this is exact.
 //
-// The box of the highest current score comes from a heap whose keys are old scores. Scores only fall, so a key is never
-// under the true score: a box whose key is its score is the one to take, any other goes back with its score.
+// The box with the highest current score comes from a heap whose keys are earlier scores. Scores only fall, so a key is
+// at least the current score. If the key at the top equals the score of its box, this box is taken; if not, the box
+// goes back with its score as the key.
 //
-// Each class is a segment of its own; segments run in parallel. Within one the steps depend on each other, and each is
-// too short to be shared out.
+// The boxes of each class are a segment; segments run in parallel. The steps in a segment depend on each other, and
+// each is too short for several threads.
 #include "soft_nms/soft_nms_cpu.h"
 
 #include <unordered_map>
@@ -19,31 +20,31 @@
 namespace retina_ops {
 namespace {
 
-constexpr int64_t kParallelBoxes = 512;  // boxes of a call from which threads are worth waking
+constexpr int64_t kMinParallelBoxes = 512;  // calls with fewer boxes are not worth a second thread
 
 template <class A>
 struct Segment {
   std::vector<Box<A>> boxes;
-  std::vector<A> scores;       // by descending score, ties in input order
+  std::vector<A> scores;       // descending, ties in input order
   std::vector<int32_t> input;  // input indices
 };
 
-// Scores [n] and decays [n] by input index; the score of a box that is not taken stays NaN.
+// Decayed scores [n] and decays [n] by input index. The score of a box that is not taken stays NaN.
 template <class A>
 struct Outcome {
   std::vector<A> scores, decays;
 };
 
-// Multiplies the decays of a block by what `box` makes of them.
+// Multiplies the decays of the boxes of a block by their factors for the taken box.
 template <bool kGaussian, class A>
 RETINA_OPS_HOST_DEVICE void decay_block(SoftNmsBlocks<A>& blocks, size_t block, const Box<A>& box, A area,
                                         const SoftNmsRule<A>& rule) {
   constexpr size_t kLanes = SoftNmsBlocks<A>::kLanes;
-  const A* __restrict x1 = blocks.x1.data() + block * kLanes;
-  const A* __restrict y1 = blocks.y1.data() + block * kLanes;
-  const A* __restrict x2 = blocks.x2.data() + block * kLanes;
-  const A* __restrict y2 = blocks.y2.data() + block * kLanes;
-  const A* __restrict areas = blocks.area.data() + block * kLanes;
+  const A* __restrict x1 = blocks.slots.x1.data() + block * kLanes;
+  const A* __restrict y1 = blocks.slots.y1.data() + block * kLanes;
+  const A* __restrict x2 = blocks.slots.x2.data() + block * kLanes;
+  const A* __restrict y2 = blocks.slots.y2.data() + block * kLanes;
+  const A* __restrict areas = blocks.slots.area.data() + block * kLanes;
   A* __restrict decay = blocks.decay.data() + block * kLanes;
   A intersection[kLanes];
   int overlaps = 0;
@@ -60,9 +61,9 @@ RETINA_OPS_HOST_DEVICE void decay_block(SoftNmsBlocks<A>& blocks, size_t block, 
 
 template <class A>
 struct Key {
-  A score;  // at least the current one
-  int32_t input;
-  int32_t box;  // of the segment
+  A score;        // at least the current score
+  int32_t input;  // input index
+  int32_t box;    // index in the segment
 };
 
 template <class A>
@@ -70,21 +71,21 @@ RETINA_OPS_HOST_DEVICE bool comes_before(const Key<A>& a, const Key<A>& b) {
   return a.score > b.score || (a.score == b.score && a.input < b.input);
 }
 
-// Puts `key` where the top was and lets it sink.
+// Replaces the top of the heap by `key` and restores the order of the heap.
 template <class A>
 RETINA_OPS_HOST_DEVICE void replace_top(std::vector<Key<A>>& heap, const Key<A>& key) {
   const size_t n = heap.size();
-  size_t at = 0;
-  for (size_t child = 1; child < n; child = 2 * at + 1) {
+  size_t parent = 0;
+  for (size_t child = 1; child < n; child = 2 * parent + 1) {
     if (child + 1 < n && comes_before(heap[child + 1], heap[child])) ++child;
     if (!comes_before(heap[child], key)) break;
-    heap[at] = heap[child];
-    at = child;
+    heap[parent] = heap[child];
+    parent = child;
   }
-  heap[at] = key;
+  heap[parent] = key;
 }
 
-// What a thread needs, kept from segment to segment.
+// Memory of a thread, which its segments use in turn.
 template <class A>
 struct Workspace {
   SoftNmsBlocks<A> blocks;
@@ -97,7 +98,7 @@ RETINA_OPS_HOST_DEVICE void take_boxes(const Segment<A>& segment, const SoftNmsR
   SoftNmsBlocks<A>& blocks = work.blocks;
   std::vector<Key<A>>& heap = work.heap;
   heap.clear();
-  for (size_t i = 0; i < segment.boxes.size(); ++i) {  // descending: a heap already
+  for (size_t i = 0; i < segment.boxes.size(); ++i) {  // the scores are descending, which is a heap
     heap.push_back({segment.scores[i], segment.input[i], static_cast<int32_t>(i)});
   }
   while (!heap.empty()) {
@@ -114,8 +115,8 @@ RETINA_OPS_HOST_DEVICE void take_boxes(const Segment<A>& segment, const SoftNmsR
     heap.pop_back();
     if (!heap.empty()) replace_top(heap, last);
     const bool taken = score >= rule.min_score;
-    const Box<A> box = blocks.box(slot);
-    const A area = blocks.area[slot];
+    const Box<A> box = blocks.slots.box(slot);
+    const A area = blocks.slots.area[slot];
     if (taken) {
       outcome.scores[static_cast<size_t>(top.input)] = score;
       outcome.decays[static_cast<size_t>(top.input)] = decay;
@@ -130,33 +131,7 @@ RETINA_OPS_HOST_DEVICE void take_boxes(const Segment<A>& segment, const SoftNmsR
   }
 }
 
-template <class A>
-using TakeBoxes = void (*)(const Segment<A>&, const SoftNmsRule<A>&, Workspace<A>&, Outcome<A>&);
-
-// The loop for one instruction set; what it calls is always inlined and takes on the target.
-#define RETINA_OPS_SOFT_NMS_LOOP(TARGET, NAME)                                                             \
-  template <bool kGaussian, class A>                                                                       \
-  TARGET void take_boxes_##NAME(const Segment<A>& segment, const SoftNmsRule<A>& rule, Workspace<A>& work, \
-                                Outcome<A>& outcome) {                                                     \
-    take_boxes<kGaussian>(segment, rule, work, outcome);                                                   \
-  }
-
-RETINA_OPS_SOFT_NMS_LOOP(, baseline)
-#if RETINA_OPS_HAS_X86_TARGETS
-RETINA_OPS_SOFT_NMS_LOOP(RETINA_OPS_TARGET_AVX2, avx2)
-RETINA_OPS_SOFT_NMS_LOOP(RETINA_OPS_TARGET_AVX512, avx512)
-#endif
-
-template <bool kGaussian, class A>
-TakeBoxes<A> loop_for_isa() {
-#if RETINA_OPS_HAS_X86_TARGETS
-  if (cpu_isa() == Isa::kAvx512) return take_boxes_avx512<kGaussian, A>;
-  if (cpu_isa() == Isa::kAvx2) return take_boxes_avx2<kGaussian, A>;
-#endif
-  return take_boxes_baseline<kGaussian, A>;
-}
-
-// Values [first, first + count) of any dtype.
+// Values [first, first + kWidth) of an array of any dtype, as A.
 template <int kWidth, class A>
 void load_as(const void* base, Dtype dtype, int64_t first, A* out) {
   if (dtype == Dtype::kFloat64) {
@@ -170,7 +145,7 @@ void load_as(const void* base, Dtype dtype, int64_t first, A* out) {
   }
 }
 
-// The boxes of each class whose scores reach min_score, in the order of the scores.
+// The segments: the boxes of each class whose scores are at least min_score, in the order of the scores.
 template <class A>
 std::vector<Segment<A>> segments_of(const SoftNmsProblem& problem, A min_score) {
   std::vector<Segment<A>> segments;
@@ -182,24 +157,21 @@ std::vector<Segment<A>> segments_of(const SoftNmsProblem& problem, A min_score) 
     size_t number = 0;
     if (problem.classes != nullptr) number = numbers.emplace(problem.classes[input], segments.size()).first->second;
     if (number == segments.size()) segments.emplace_back();
-    A v[4];
-    load_as<4>(problem.boxes, problem.box_dtype, 4 * static_cast<int64_t>(input), v);
-    segments[number].boxes.push_back({v[0], v[1], v[2], v[3]});
+    A values[4];
+    load_as<4>(problem.boxes, problem.box_dtype, 4 * static_cast<int64_t>(input), values);
+    segments[number].boxes.push_back({values[0], values[1], values[2], values[3]});
     segments[number].scores.push_back(score);
     segments[number].input.push_back(input);
   }
   return segments;
 }
 
-template <class A>
-constexpr Dtype kDtypeOf = sizeof(A) == 8 ? Dtype::kFloat64 : Dtype::kFloat32;
-
 }  // namespace
 
 template <class A>
-SoftNmsTaken<A> soft_nms_taken(const SoftNmsProblem& problem, const SoftNmsParallelFor& parallel) {
+SoftNmsTaken<A> soft_nms_taken(const SoftNmsProblem& problem, ParallelFor parallel) {
   const SoftNmsRule<A> rule = soft_nms_rule<A>(problem.threshold, problem.sigma, problem.min_score);
-  const TakeBoxes<A> take = problem.gaussian ? loop_for_isa<true, A>() : loop_for_isa<false, A>();
+  const auto take = problem.gaussian ? isa_variant<take_boxes<true, A>>() : isa_variant<take_boxes<false, A>>();
   const std::vector<Segment<A>> segments = segments_of(problem, rule.min_score);
   const auto n = static_cast<size_t>(problem.n);
   Outcome<A> outcome{std::vector<A>(n, std::numeric_limits<A>::quiet_NaN()), std::vector<A>(n)};
@@ -212,12 +184,12 @@ SoftNmsTaken<A> soft_nms_taken(const SoftNmsProblem& problem, const SoftNmsParal
     }
   };
   const auto count = static_cast<int64_t>(segments.size());
-  if (count <= 1 || problem.n < kParallelBoxes) {
+  if (count <= 1 || problem.n < kMinParallelBoxes) {
     run(0, count);
   } else {
-    parallel(count, run);
+    parallel(count, 1, run);
   }
-  // In a class, boxes are taken by descending decayed score, equal ones in input order: so in all classes together.
+  // Each class is taken by descending decayed score, ties in input order. The output has all classes in this order.
   SoftNmsTaken<A> taken;
   taken.keep = descending_order(outcome.scores.data(), kDtypeOf<A>, problem.n);
   for (const int32_t input : taken.keep) {
@@ -227,7 +199,7 @@ SoftNmsTaken<A> soft_nms_taken(const SoftNmsProblem& problem, const SoftNmsParal
   return taken;
 }
 
-template SoftNmsTaken<float> soft_nms_taken(const SoftNmsProblem&, const SoftNmsParallelFor&);
-template SoftNmsTaken<double> soft_nms_taken(const SoftNmsProblem&, const SoftNmsParallelFor&);
+template SoftNmsTaken<float> soft_nms_taken(const SoftNmsProblem&, ParallelFor);
+template SoftNmsTaken<double> soft_nms_taken(const SoftNmsProblem&, ParallelFor);
 
 }  // namespace retina_ops

@@ -1,10 +1,10 @@
-// Soft non-maximum suppression over plain memory, on the CPU. No torch.
+// Soft non-maximum suppression on the CPU, over plain memory. No torch.
 #pragma once
 
-#include <functional>
 #include <vector>
 
 #include "common/half_block.h"
+#include "common/parallel.h"
 
 namespace retina_ops {
 
@@ -14,7 +14,7 @@ struct SoftNmsProblem {
   Dtype box_dtype;
   const void* scores;  // [n]
   Dtype score_dtype;
-  const int64_t* classes;  // [n], or null: all of one class
+  const int64_t* classes;  // [n], or null: all boxes are of one class
   int64_t n;
   double threshold;
   bool gaussian;
@@ -22,19 +22,16 @@ struct SoftNmsProblem {
   double min_score;  // at least 0
 };
 
-// The taken boxes, in order.
+// The boxes that were taken, in order.
 template <class A>
 struct SoftNmsTaken {
   std::vector<int32_t> keep;  // input indices
-  std::vector<A> scores;      // decayed
-  std::vector<A> decays;      // what the input scores were multiplied by
+  std::vector<A> scores;      // decayed scores
+  std::vector<A> decays;      // decayed score = input score * decay
 };
 
-// Runs body(begin, end) over the parts of [0, count), on several threads.
-using SoftNmsParallelFor = std::function<void(int64_t count, const std::function<void(int64_t, int64_t)>& body)>;
-
-// A: double where boxes or scores are float64, else float.
+// A is double if boxes or scores are float64, else float.
 template <class A>
-SoftNmsTaken<A> soft_nms_taken(const SoftNmsProblem& problem, const SoftNmsParallelFor& parallel);
+SoftNmsTaken<A> soft_nms_taken(const SoftNmsProblem& problem, ParallelFor parallel);
 
 }  // namespace retina_ops

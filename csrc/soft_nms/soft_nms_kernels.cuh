@@ -1,16 +1,18 @@
 // Soft non-maximum suppression on CUDA. No torch.
 //
-// The boxes lie in slots, those of a class side by side: a segment. One block runs a segment to its end with no word to
-// the host or to another block. Each thread owns every kThreads-th slot of the segment: no one else touches them, so
-// they need no barrier, and a box that is taken or dropped is replaced by the thread's last, so that later steps meet
-// fewer. A step is one pass of each thread over its boxes, which decays them by the box just taken and finds the best,
-// and one reduction over the block with a single barrier.
+// The boxes are sorted into slots so that the boxes of a class, a segment, are contiguous. One block processes a
+// segment from beginning to end and exchanges nothing with the host or another block. Each thread owns every
+// kThreads-th slot of the segment. No other thread accesses these slots, so they need no barrier. A box that is taken
+// or dropped is replaced by the thread's last box, so that later steps process fewer. A step is one pass of each thread
+// over its boxes, which decays them by the box taken last and finds the best, and one reduction over the block with a
+// single barrier.
 //
-// Floors of a segment with m boxes, of which k are taken: k dependent steps, each a barrier and ten shuffles a warp, of
-// the order of a microsecond; and up to k m / 2 pairs of about 20 instructions on the one multiprocessor that holds the
-// block. Up to a few thousand boxes the steps bound it, above that the pairs. One class of very many boxes so leaves
-// the rest of the device idle: to spread a step over blocks would cost a launch or a wait between blocks for each box
-// taken. A pair without intersection costs no division. Nothing here was timed on a GPU yet.
+// Lower bounds for a segment of m boxes, of which k are taken: k dependent steps, each of one barrier and ten shuffles
+// per warp, about a microsecond; and up to k m / 2 pairs of about 20 instructions on the one multiprocessor that runs
+// the block. Up to a few thousand boxes it is bound by the latency of the steps, above that by the throughput of the
+// pairs. One class of very many boxes leaves the other multiprocessors idle: sharing a step among blocks would cost a
+// launch, or a wait of one block for another, per taken box. A pair that does not intersect costs no division. Not yet
+// timed on a GPU.
 #pragma once
 
 #include "common/vector.cuh"
@@ -19,13 +21,13 @@
 namespace retina_ops {
 
 constexpr int kSoftNmsThreads = 256;
-constexpr int kSoftNmsWideThreads = 1024;  // of a block that may have a long segment
+constexpr int kSoftNmsWideThreads = 1024;  // of a block for a long segment
 
-// The arithmetic of boxes of T and scores of ScoreT.
+// The type of the arithmetic for boxes of T and scores of ScoreT.
 template <class T, class ScoreT>
 using SoftNmsArithmetic = std::conditional_t<sizeof(T) == 8 || sizeof(ScoreT) == 8, double, float>;
 
-// Workspace of a call: slots [first, n) are used, first being 0 but in tests of large indices.
+// Workspace of a call. Slots [first, n) are used.
 template <class A>
 struct SoftNmsSlots {
   Box<A>* boxes;      // [n]
@@ -34,15 +36,15 @@ struct SoftNmsSlots {
   int64_t* inputs;    // [n] input indices
   int64_t* classes;   // [n] ascending, or null: all of one class
   int64_t* starts;    // [n] first slots of the segments, in any order
-  int32_t* segments;  // [] how many of them; zero before
-  A* taken_scores;    // [n] by input index: decayed, or -1 where the box is dropped
-  A* taken_decays;    // [n] by input index: of taken boxes
-  int64_t* count;     // [] taken boxes; zero before
+  int32_t* segments;  // [] number of segments; zero before
+  A* taken_scores;    // [n] by input index: the decayed score, or -1 where the box is dropped
+  A* taken_decays;    // [n] by input index: the decay, of taken boxes alone
+  int64_t* count;     // [] number of taken boxes; zero before
   int64_t first, n;
   SoftNmsRule<A> rule;
 };
 
-// Slot i is input box rank[i] (i where rank is null). launch: one thread a slot, kSoftNmsThreads a block.
+// Slot i is input box rank[i] (i where rank is null). launch: one thread per slot, kSoftNmsThreads per block.
 template <class T, class ScoreT>
 __global__ void __launch_bounds__(kSoftNmsThreads)
     soft_nms_gather_kernel(const T* boxes, const ScoreT* scores, const int64_t* classes, const int64_t* rank,
@@ -66,7 +68,7 @@ __global__ void __launch_bounds__(kSoftNmsThreads)
   if (starts) slots.starts[atomicAdd(slots.segments, 1)] = i;
 }
 
-// A box that may be taken next; input is -1 where there is none.
+// A box that may be taken next. input: -1 where there is none.
 template <class A>
 struct SoftNmsBest {
   A score;
@@ -76,7 +78,7 @@ struct SoftNmsBest {
   }
 };
 
-// The best over the warp, in all of its lanes.
+// The best box of the warp's lanes, returned to all of them.
 template <class A>
 __device__ __forceinline__ SoftNmsBest<A> warp_best(SoftNmsBest<A> best) {
   for (int bits = kWarpSize / 2; bits > 0; bits /= 2) {
@@ -87,7 +89,7 @@ __device__ __forceinline__ SoftNmsBest<A> warp_best(SoftNmsBest<A> best) {
   return best;
 }
 
-// Slot past the last of the segment that starts at `start`.
+// The slot after the last of the segment that starts at `start`.
 template <class A>
 __device__ __forceinline__ int64_t segment_end(const SoftNmsSlots<A>& slots, int64_t start) {
   if (slots.classes == nullptr) return slots.n;
@@ -111,12 +113,12 @@ __device__ __forceinline__ void move_slot(const SoftNmsSlots<A>& slots, int64_t 
   slots.inputs[to] = slots.inputs[from];
 }
 
-// Takes the boxes of segments blockIdx.x, blockIdx.x + gridDim.x, ... one after another.
+// Takes the boxes of segments blockIdx.x, blockIdx.x + gridDim.x, ..., one segment after the other.
 // launch: any number of blocks of kThreads.
 template <bool kGaussian, int kThreads, class A>
 __global__ void __launch_bounds__(kThreads, 1) soft_nms_take_kernel(SoftNmsSlots<A> slots) {
   constexpr int kWarps = kThreads / kWarpSize;
-  // Two of each, for the steps in turn: a warp that writes for the next step may pass one that still reads.
+  // Two buffers that alternate from step to step: a warp may write for the next step while another still reads.
   RETINA_OPS_SHARED(A[2 * kWarps], best_scores);
   RETINA_OPS_SHARED(int64_t[2 * kWarps], best_inputs);
   RETINA_OPS_SHARED(Box<A>[2 * kWarps], best_boxes);
@@ -131,7 +133,7 @@ __global__ void __launch_bounds__(kThreads, 1) soft_nms_take_kernel(SoftNmsSlots
     const int64_t end = segment_end(slots, start);
     int left = own < end ? static_cast<int>((end - own + kThreads - 1) / kThreads) : 0;
     int64_t taken = 0;
-    // The box taken last; at first none, which decays nothing.
+    // The box taken last. At first it has no area, and decays nothing.
     Box<A> box{A(0), A(0), A(0), A(0)};
     A area = A(0);
     while (true) {
@@ -147,7 +149,7 @@ __global__ void __launch_bounds__(kThreads, 1) soft_nms_take_kernel(SoftNmsSlots
           decay = mul_rn(decay, soft_nms_factor<kGaussian>(iou, rule));
         }
         const A score = mul_rn(slots.scores[slot], decay);
-        if (!(score >= rule.min_score)) {  // dropped: the last of the thread's boxes comes here
+        if (!(score >= rule.min_score)) {  // dropped: the thread's last box takes its slot
           move_slot(slots, slot_of(own, --left), slot);
           continue;
         }
@@ -159,24 +161,25 @@ __global__ void __launch_bounds__(kThreads, 1) soft_nms_take_kernel(SoftNmsSlots
         }
         ++k;
       }
-      const SoftNmsBest<A> of_warp = warp_best(best);
+      const SoftNmsBest<A> best_of_warp = warp_best(best);
       const int at = parity * kWarps + thread / kWarpSize;
       if (lane == 0) {
-        best_scores[at] = of_warp.score;
-        best_inputs[at] = of_warp.input;
+        best_scores[at] = best_of_warp.score;
+        best_inputs[at] = best_of_warp.input;
       }
-      if (best.input >= 0 && best.input == of_warp.input) best_boxes[at] = slots.boxes[slot_of(own, best_k)];
+      if (best.input >= 0 && best.input == best_of_warp.input) best_boxes[at] = slots.boxes[slot_of(own, best_k)];
       __syncthreads();
-      // Every warp reduces the warps' bests for itself.
+      // Every warp reduces the best boxes of all warps, so that no second barrier is needed.
       const int from = parity * kWarps + lane % kWarps;
-      const SoftNmsBest<A> of_block = warp_best(SoftNmsBest<A>{best_scores[from], best_inputs[from]});
-      if (of_block.input < 0) break;
-      const int winner = __ffs(static_cast<int>(__ballot_sync(kFullWarp, best_inputs[from] == of_block.input))) - 1;
+      const SoftNmsBest<A> best_of_block = warp_best(SoftNmsBest<A>{best_scores[from], best_inputs[from]});
+      if (best_of_block.input < 0) break;
+      const int winner =
+          __ffs(static_cast<int>(__ballot_sync(kFullWarp, best_inputs[from] == best_of_block.input))) - 1;
       box = best_boxes[parity * kWarps + winner];
       area = box_area(box);
       parity ^= 1;
       ++taken;
-      if (best.input == of_block.input) {
+      if (best.input == best_of_block.input) {
         const int64_t best_slot = slot_of(own, best_k);
         slots.taken_scores[best.input] = best.score;
         slots.taken_decays[best.input] = slots.decays[best_slot];
@@ -190,8 +193,8 @@ __global__ void __launch_bounds__(kThreads, 1) soft_nms_take_kernel(SoftNmsSlots
   }
 }
 
-// The taken boxes in order. order: [count] input indices; scores, decays: [n] by input index; outputs [count].
-// launch: one thread a box, kSoftNmsThreads a block.
+// Writes the taken boxes in order. order: [count] input indices; scores, decays: [n] by input index; out_scores,
+// out_decays: [count]. launch: one thread per box, kSoftNmsThreads per block.
 template <class ScoreT, class A>
 __global__ void __launch_bounds__(kSoftNmsThreads)
     soft_nms_write_kernel(const int64_t* order, const A* scores, const A* decays, int64_t count, ScoreT* out_scores,

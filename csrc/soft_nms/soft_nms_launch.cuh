@@ -1,4 +1,4 @@
-// The launches of one soft NMS call, over workspace that the caller gives. No torch.
+// The launches of one soft NMS call, over workspace that the caller allocates. No torch.
 #pragma once
 
 #include "common/half_block.h"
@@ -6,10 +6,11 @@
 
 namespace retina_ops {
 
-constexpr int64_t kSoftNmsBlocks = 512;      // of segments at once; more are taken in turn
-constexpr int64_t kSoftNmsWideBoxes = 4096;  // boxes of one segment from which a block is wide
+constexpr int64_t kSoftNmsBlocks = 512;      // at most; a block may process several segments
+constexpr int64_t kSoftNmsWideBoxes = 4096;  // a single segment of at least so many boxes has a wide block
 
-// Arrays on the device.
+// A call on the device. A, the type of the arithmetic: double where boxes or scores are float64, else float.
+// limits.first: the first box that is taken.
 struct SoftNmsDevice {
   const void* boxes;  // [n, 4] of box_dtype
   Dtype box_dtype;
@@ -21,9 +22,8 @@ struct SoftNmsDevice {
   bool gaussian;
   double sigma;
   double min_score;
-  int64_t first;  // boxes [first, n) are taken: 0 but in tests of large indices
   int64_t n;
-  // Workspace; A is double where boxes or scores are float64, else float.
+  // Workspace.
   void* slot_boxes;         // [n, 4] A
   void* slot_scores;        // [n] A
   void* slot_decays;        // [n] A
@@ -31,108 +31,115 @@ struct SoftNmsDevice {
   int64_t* slot_classes;    // [n]; unused without classes
   int64_t* segment_starts;  // [n]
   int32_t* segments;        // [] zero
-  // What comes out, by input index.
+  // What launch_soft_nms writes, by input index.
   void* taken_scores;  // [n] A: -1 where the box is dropped
   void* taken_decays;  // [n] A
   int64_t* count;      // [] zero
+  // What launch_soft_nms_write reads and writes.
+  const int64_t* order;  // [size] input indices of the taken boxes
+  int64_t size;          // > 0
+  void* out_scores;      // [size] of score_dtype
+  void* out_decays;      // [size] A
+  LaunchLimits limits;
   cudaStream_t stream;
 };
 
-inline bool is_double(const SoftNmsDevice& d) {
-  return d.box_dtype == Dtype::kFloat64 || d.score_dtype == Dtype::kFloat64;
+inline bool is_double(const SoftNmsDevice& device) {
+  return device.box_dtype == Dtype::kFloat64 || device.score_dtype == Dtype::kFloat64;
 }
 
-inline unsigned soft_nms_grid(int64_t count) {
-  return static_cast<unsigned>(ceil_div<int64_t>(count, kSoftNmsThreads));
+inline dim3 soft_nms_grid(int64_t boxes) {
+  return dim3(static_cast<unsigned>(ceil_div<int64_t>(boxes, kSoftNmsThreads)));
 }
 
 template <class A>
-SoftNmsSlots<A> soft_nms_slots(const SoftNmsDevice& d) {
-  return {static_cast<Box<A>*>(d.slot_boxes),
-          static_cast<A*>(d.slot_scores),
-          static_cast<A*>(d.slot_decays),
-          d.slot_inputs,
-          d.rank != nullptr ? d.slot_classes : nullptr,
-          d.segment_starts,
-          d.segments,
-          static_cast<A*>(d.taken_scores),
-          static_cast<A*>(d.taken_decays),
-          d.count,
-          d.first,
-          d.n,
-          soft_nms_rule<A>(d.threshold, d.sigma, d.min_score)};
+SoftNmsSlots<A> soft_nms_slots(const SoftNmsDevice& device) {
+  return {static_cast<Box<A>*>(device.slot_boxes),
+          static_cast<A*>(device.slot_scores),
+          static_cast<A*>(device.slot_decays),
+          device.slot_inputs,
+          device.rank != nullptr ? device.slot_classes : nullptr,
+          device.segment_starts,
+          device.segments,
+          static_cast<A*>(device.taken_scores),
+          static_cast<A*>(device.taken_decays),
+          device.count,
+          device.limits.first,
+          device.n,
+          soft_nms_rule<A>(device.threshold, device.sigma, device.min_score)};
 }
 
 template <class T, class ScoreT>
-void launch_soft_nms_gather(const SoftNmsDevice& d) {
-  launch(soft_nms_gather_kernel<T, ScoreT>, dim3(soft_nms_grid(d.n - d.first)), dim3(kSoftNmsThreads), 0, d.stream,
-         static_cast<const T*>(d.boxes), static_cast<const ScoreT*>(d.scores), d.classes, d.rank,
-         soft_nms_slots<SoftNmsArithmetic<T, ScoreT>>(d), is_aligned(d.boxes, 16));
+void launch_soft_nms_gather(const SoftNmsDevice& device) {
+  launch(soft_nms_gather_kernel<T, ScoreT>, soft_nms_grid(device.n - device.limits.first), dim3(kSoftNmsThreads), 0,
+         device.stream, static_cast<const T*>(device.boxes), static_cast<const ScoreT*>(device.scores), device.classes,
+         device.rank, soft_nms_slots<SoftNmsArithmetic<T, ScoreT>>(device), is_aligned(device.boxes, 16));
 }
 
 template <class T>
-void launch_soft_nms_gather(const SoftNmsDevice& d) {
-  switch (d.score_dtype) {
-    case Dtype::kFloat32: return launch_soft_nms_gather<T, float>(d);
-    case Dtype::kFloat64: return launch_soft_nms_gather<T, double>(d);
-    case Dtype::kFloat16: return launch_soft_nms_gather<T, __half>(d);
-    case Dtype::kBFloat16: return launch_soft_nms_gather<T, __nv_bfloat16>(d);
+void launch_soft_nms_gather_typed(const SoftNmsDevice& device) {
+  switch (device.score_dtype) {
+    case Dtype::kFloat32: return launch_soft_nms_gather<T, float>(device);
+    case Dtype::kFloat64: return launch_soft_nms_gather<T, double>(device);
+    case Dtype::kFloat16: return launch_soft_nms_gather<T, __half>(device);
+    case Dtype::kBFloat16: return launch_soft_nms_gather<T, __nv_bfloat16>(device);
   }
 }
 
 template <bool kGaussian, class A>
-void launch_soft_nms_take(const SoftNmsDevice& d) {
-  const int64_t n = d.n - d.first;
-  const int64_t most = d.rank == nullptr ? 1 : n < kSoftNmsBlocks ? n : kSoftNmsBlocks;
-  const SoftNmsSlots<A> slots = soft_nms_slots<A>(d);
-  if (d.rank == nullptr && n >= kSoftNmsWideBoxes) {
-    launch(soft_nms_take_kernel<kGaussian, kSoftNmsWideThreads, A>, dim3(1), dim3(kSoftNmsWideThreads), 0, d.stream,
-           slots);
+void launch_soft_nms_take(const SoftNmsDevice& device) {
+  const int64_t n = device.n - device.limits.first;
+  const SoftNmsSlots<A> slots = soft_nms_slots<A>(device);
+  if (device.rank == nullptr && n >= kSoftNmsWideBoxes) {
+    launch(soft_nms_take_kernel<kGaussian, kSoftNmsWideThreads, A>, dim3(1), dim3(kSoftNmsWideThreads), 0,
+           device.stream, slots);
   } else {
-    launch(soft_nms_take_kernel<kGaussian, kSoftNmsThreads, A>, dim3(static_cast<unsigned>(most)),
-           dim3(kSoftNmsThreads), 0, d.stream, slots);
+    const int64_t most_segments = device.rank == nullptr ? 1 : n;
+    launch(soft_nms_take_kernel<kGaussian, kSoftNmsThreads, A>, grid_of(most_segments, kSoftNmsBlocks, device.limits),
+           dim3(kSoftNmsThreads), 0, device.stream, slots);
   }
 }
 
-// Leaves what is taken by input index, and how many. At least one box.
-inline void launch_soft_nms(const SoftNmsDevice& d) {
-  switch (d.box_dtype) {
-    case Dtype::kFloat32: launch_soft_nms_gather<float>(d); break;
-    case Dtype::kFloat64: launch_soft_nms_gather<double>(d); break;
-    case Dtype::kFloat16: launch_soft_nms_gather<__half>(d); break;
-    case Dtype::kBFloat16: launch_soft_nms_gather<__nv_bfloat16>(d); break;
+// Writes what is taken, by input index, and how many boxes are taken. At least one box.
+inline void launch_soft_nms(const SoftNmsDevice& device) {
+  switch (device.box_dtype) {
+    case Dtype::kFloat32: launch_soft_nms_gather_typed<float>(device); break;
+    case Dtype::kFloat64: launch_soft_nms_gather_typed<double>(device); break;
+    case Dtype::kFloat16: launch_soft_nms_gather_typed<__half>(device); break;
+    case Dtype::kBFloat16: launch_soft_nms_gather_typed<__nv_bfloat16>(device); break;
   }
-  if (is_double(d)) {
-    d.gaussian ? launch_soft_nms_take<true, double>(d) : launch_soft_nms_take<false, double>(d);
+  if (is_double(device)) {
+    device.gaussian ? launch_soft_nms_take<true, double>(device) : launch_soft_nms_take<false, double>(device);
   } else {
-    d.gaussian ? launch_soft_nms_take<true, float>(d) : launch_soft_nms_take<false, float>(d);
+    device.gaussian ? launch_soft_nms_take<true, float>(device) : launch_soft_nms_take<false, float>(device);
   }
 }
+RETINA_OPS_LAUNCH(launch_soft_nms, SoftNmsDevice, boxes, box_dtype, scores, score_dtype, classes, rank, threshold,
+                  gaussian, sigma, min_score, n, slot_boxes, slot_scores, slot_decays, slot_inputs, slot_classes,
+                  segment_starts, segments, taken_scores, taken_decays, count, limits);
 
-// order: [count] input indices of the taken boxes; scores: [count] of score_dtype; decays: [count] A. count > 0.
+template <class ScoreT, class A>
+void launch_soft_nms_write_typed(const SoftNmsDevice& device) {
+  launch(soft_nms_write_kernel<ScoreT, A>, soft_nms_grid(device.size), dim3(kSoftNmsThreads), 0, device.stream,
+         device.order, static_cast<const A*>(device.taken_scores), static_cast<const A*>(device.taken_decays),
+         device.size, static_cast<ScoreT*>(device.out_scores), static_cast<A*>(device.out_decays));
+}
+
 template <class A>
-void launch_soft_nms_write(const SoftNmsDevice& d, const int64_t* order, int64_t count, void* scores, void* decays) {
-  const dim3 grid(soft_nms_grid(count)), block(kSoftNmsThreads);
-  const auto* taken_scores = static_cast<const A*>(d.taken_scores);
-  const auto* taken_decays = static_cast<const A*>(d.taken_decays);
-  auto* out = static_cast<A*>(decays);
-  const auto write = [&](auto* to) {
-    using ScoreT = std::remove_pointer_t<decltype(to)>;
-    launch(soft_nms_write_kernel<ScoreT, A>, grid, block, 0, d.stream, order, taken_scores, taken_decays, count, to,
-           out);
-  };
-  switch (d.score_dtype) {
-    case Dtype::kFloat32: return write(static_cast<float*>(scores));
-    case Dtype::kFloat64: return write(static_cast<double*>(scores));
-    case Dtype::kFloat16: return write(static_cast<__half*>(scores));
-    case Dtype::kBFloat16: return write(static_cast<__nv_bfloat16*>(scores));
+void launch_soft_nms_write_scores(const SoftNmsDevice& device) {
+  switch (device.score_dtype) {
+    case Dtype::kFloat32: return launch_soft_nms_write_typed<float, A>(device);
+    case Dtype::kFloat64: return launch_soft_nms_write_typed<double, A>(device);
+    case Dtype::kFloat16: return launch_soft_nms_write_typed<__half, A>(device);
+    case Dtype::kBFloat16: return launch_soft_nms_write_typed<__nv_bfloat16, A>(device);
   }
 }
 
-inline void launch_soft_nms_write(const SoftNmsDevice& d, const int64_t* order, int64_t count, void* scores,
-                                  void* decays) {
-  is_double(d) ? launch_soft_nms_write<double>(d, order, count, scores, decays)
-               : launch_soft_nms_write<float>(d, order, count, scores, decays);
+// Writes the scores and decays of the taken boxes in order.
+inline void launch_soft_nms_write(const SoftNmsDevice& device) {
+  is_double(device) ? launch_soft_nms_write_scores<double>(device) : launch_soft_nms_write_scores<float>(device);
 }
+RETINA_OPS_LAUNCH(launch_soft_nms_write, SoftNmsDevice, box_dtype, score_dtype, taken_scores, taken_decays, order, size,
+                  out_scores, out_decays);
 
 }  // namespace retina_ops

@@ -6,7 +6,7 @@
 #include <algorithm>
 #include <tuple>
 
-#include "common/isa.h"
+#include "common/cpu_op.h"
 #include "soft_nms/soft_nms_cpu.h"
 
 namespace retina_ops {
@@ -14,14 +14,15 @@ namespace {
 
 using Outputs = std::tuple<Tensor, Tensor, Tensor>;
 
+// Writes the scores in the dtype of `to`, which may be narrower than A.
 template <class A>
 void store_scores(const std::vector<A>& values, const Tensor& to) {
   constexpr int kBlock = 64;
   const Dtype dtype = dtype_of(to);
   const auto n = static_cast<int64_t>(values.size());
   for (int64_t first = 0; first < n; first += kBlock) {
-    const int count = static_cast<int>(std::min<int64_t>(kBlock, n - first));
-    std::conditional_t<sizeof(A) == 8, double, float> wide[kBlock] = {};
+    const int count = block_count<kBlock>(first, n);
+    A wide[kBlock] = {};
     std::copy_n(values.begin() + first, count, wide);
     if (sizeof(A) == 8 && dtype != Dtype::kFloat64) {
       float narrow[kBlock];
@@ -35,10 +36,7 @@ void store_scores(const std::vector<A>& values, const Tensor& to) {
 
 template <class A>
 Outputs run(const SoftNmsProblem& problem, const Tensor& boxes, const Tensor& scores) {
-  const SoftNmsTaken<A> taken =
-      soft_nms_taken<A>(problem, [](int64_t count, const std::function<void(int64_t, int64_t)>& body) {
-        torch::stable::parallel_for(0, count, 1, body);
-      });
+  const SoftNmsTaken<A> taken = soft_nms_taken<A>(problem, parallel_for);
   const auto count = static_cast<int64_t>(taken.keep.size());
   Tensor keep = torch::stable::new_empty(boxes, {count}, ScalarType::Long);
   Tensor decayed = torch::stable::new_empty(scores, {count});
@@ -52,7 +50,6 @@ Outputs run(const SoftNmsProblem& problem, const Tensor& boxes, const Tensor& sc
 Outputs soft_nms_cpu(const Tensor& boxes, const Tensor& scores, std::optional<Tensor> idxs, double iou_threshold,
                      bool gaussian, double sigma, double min_score) {
   check_soft_nms(boxes, scores, idxs, min_score);
-  cpu_isa();  // a bad RETINA_OPS_ISA is an error here, not inside a thread
   const Tensor contiguous_boxes = torch::stable::contiguous(boxes);
   const Tensor contiguous_scores = torch::stable::contiguous(scores);
   std::optional<Tensor> classes;

@@ -61,15 +61,18 @@ std::tuple<Tensor, Tensor, Tensor> soft_nms_cuda(const Tensor& boxes, const Tens
     launch_soft_nms(device);
     RETINA_OPS_LAUNCH_CHECK();
     order = stable_argsort(torch::stable::select(taken, 0, 0), true);
-    // The size of the output is the one thing that the host must wait for.
+    // The host waits for the size of the output, and for nothing else.
     STD_CUDA_CHECK(cudaMemcpyAsync(&size, count_data, sizeof(size), cudaMemcpyDeviceToHost, device.stream));
     STD_CUDA_CHECK(cudaStreamSynchronize(device.stream));
   }
   Tensor decayed = torch::stable::new_empty(scores, {size});
   Tensor decays = torch::stable::new_empty(boxes, {size}, arithmetic);
   if (size == 0) return {torch::stable::new_empty(boxes, {0}, ScalarType::Long), decayed, decays};
-  launch_soft_nms_write(device, order.const_data_ptr<int64_t>(), size, decayed.mutable_data_ptr(),
-                        decays.mutable_data_ptr());
+  device.order = order.const_data_ptr<int64_t>();
+  device.size = size;
+  device.out_scores = decayed.mutable_data_ptr();
+  device.out_decays = decays.mutable_data_ptr();
+  launch_soft_nms_write(device);
   RETINA_OPS_LAUNCH_CHECK();
   return {torch::stable::clone(torch::stable::narrow(order, 0, 0, size)), decayed, decays};
 }

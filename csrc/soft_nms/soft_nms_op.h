@@ -1,4 +1,4 @@
-// What the CPU and the CUDA entries of soft NMS share: argument checks.
+// What the CPU and the CUDA operators of soft NMS share: argument checks.
 #pragma once
 
 #include "nms/nms_op.h"
@@ -11,7 +11,7 @@ inline void check_soft_nms(const Tensor& boxes, const Tensor& scores, const std:
   check(min_score >= 0.0, "soft_nms: min_score must be at least 0, got ", min_score);
 }
 
-// Boxes, scores and decays are computed in this.
+// The dtype in which boxes, scores and decays are computed.
 inline ScalarType soft_nms_arithmetic(const Tensor& boxes, const Tensor& scores) {
   const bool is_double = boxes.scalar_type() == ScalarType::Double || scores.scalar_type() == ScalarType::Double;
   return is_double ? ScalarType::Double : ScalarType::Float;

@@ -199,7 +199,7 @@ def _lay_out(generator: np.random.Generator, split: str, height: int, width: int
         w, h = max(3, round(wide * scale)), max(3, round(glyph_h * scale))
         x = (places[index, :, 0] * (width - w + 1)).astype(np.int64)
         y = (places[index, :, 1] * (height - h + 1)).astype(np.int64)
-        fits = _worst_iou(x, y, w, h, boxes[kept]) <= MAX_IOU
+        fits = _largest_iou(x, y, w, h, boxes[kept]) <= MAX_IOU
         if fits.any():
             first = int(fits.argmax())
             boxes[index] = x[first], y[first], x[first] + w, y[first] + h
@@ -208,7 +208,7 @@ def _lay_out(generator: np.random.Generator, split: str, height: int, width: int
     return _Layout(boxes[kept], sources, _digits()[1][sources])
 
 
-def _worst_iou(x: np.ndarray, y: np.ndarray, w: int, h: int, boxes: np.ndarray) -> np.ndarray:
+def _largest_iou(x: np.ndarray, y: np.ndarray, w: int, h: int, boxes: np.ndarray) -> np.ndarray:
     """Largest IoU with boxes [k, 4] of a box of w x h pixels at each of the positions x, y [t]; 0 without boxes."""
     overlap_w = np.minimum(x[:, None] + w, boxes[:, 2]) - np.maximum(x[:, None], boxes[:, 0])
     overlap_h = np.minimum(y[:, None] + h, boxes[:, 3]) - np.maximum(y[:, None], boxes[:, 1])

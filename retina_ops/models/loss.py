@@ -9,12 +9,12 @@ from typing import Any
 from .. import retinanet_loss
 from .._deprecated import MATCHING, renamed_fields
 from ..errors import needs_extra
+from ..ops.retinanet_loss import BOX_LOSSES
 
 with needs_extra("models"):
     import torch
     from torch import Tensor
 
-BOX_LOSSES = ("l1", "smooth_l1", "giou", "diou", "ciou")
 NORMALIZATIONS = ("image", "batch", "ema")
 
 

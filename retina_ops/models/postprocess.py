@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 from .. import postprocess
 from ..errors import needs_extra
-from ..ops._postprocess_limits import within
-from ..ops.detections import by_image
+from ..ops.detections import clamp_limits, unpad_detections
 
 with needs_extra("models"):
     from torch import Tensor
@@ -48,10 +47,10 @@ def detections_of(
     Returns:
         For each image ``boxes`` ``[n, 4]``, ``scores`` ``[n]`` descending and ``labels`` ``[n]``.
     """
-    topk_candidates, detections_per_img = within(
+    topk_candidates, detections_per_img = clamp_limits(
         head_outputs["cls_logits"], options.topk_candidates, options.detections_per_img
     )
-    return by_image(
+    return unpad_detections(
         *postprocess(
             head_outputs["cls_logits"],
             head_outputs["bbox_regression"],

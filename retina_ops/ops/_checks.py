@@ -1,35 +1,38 @@
-"""What public functions ask of their tensors before an operator sees them."""
+"""Checks of arguments that several operators share, and the dtypes they compute in.
+
+Public functions check options and what a fake or a kernel would not notice; fakes check shapes with `expect`, as the
+compiled operators do.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
+
+REDUCTIONS = ("none", "mean", "sum")
 
 
-def no_forward_mode(op: str, *tensors: Tensor) -> None:
-    """Refuses tangents: below an operator without a rule for them they would be lost without a word.
-
-    Raises:
-        RuntimeError: one of the tensors has a tangent (``torch.func.jvp``, ``jacfwd``, ``forward_ad.make_dual``).
-    """
-    if torch.compiler.is_compiling():
-        return
-    if any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors):
-        raise RuntimeError(f"{op}: forward-mode derivatives are not supported, use reverse mode")
+def check_reduction(reduction: str) -> None:
+    """Raises ValueError, in torchvision's words, for an unknown reduction."""
+    if reduction not in REDUCTIONS:
+        raise ValueError(
+            f"Invalid Value for arg 'reduction': '{reduction} \n Supported reduction modes: 'none', 'mean', 'sum'"
+        )
 
 
-def promoted(*dtypes: torch.dtype) -> torch.dtype:
-    """The dtype that holds values of all of them: as PyTorch promotes them, but integers as float32, which half would
-    round."""
-    dtype = torch.float32 if not dtypes[0].is_floating_point else dtypes[0]
-    for other in dtypes[1:]:
-        dtype = torch.promote_types(dtype, other if other.is_floating_point else torch.float32)
-    return dtype
+def four_weights(op: str, name: str, weights: Sequence[float]) -> tuple[float, ...]:
+    """The box coder's weights as four floats; raises ValueError if there are not four."""
+    if len(weights) != 4:
+        raise ValueError(f"{op}: {name} must be four numbers (wx, wy, ww, wh), got {len(weights)}")
+    return tuple(float(weight) for weight in weights)
 
 
 def check_boxes(op: str, dimensions: int, **named: Tensor) -> None:
-    """All are real ``[..., 4]`` of at least so many dimensions: a last one of 1 would broadcast.
+    """Checks that all tensors are real ``[..., 4]`` with at least so many dimensions.
+
+    A last dimension of 1 would broadcast to 4.
 
     Raises:
         RuntimeError: one of them is not.
@@ -42,7 +45,67 @@ def check_boxes(op: str, dimensions: int, **named: Tensor) -> None:
             raise RuntimeError(f"{op}: {name} must be real, got {boxes.dtype}")
 
 
-def is_batched(tensor: Tensor | None) -> bool:
-    """Is it a batch of them, of ``torch.func.vmap`` or of ``is_grads_batched`` and vectorized Jacobians?"""
-    kinds = torch._C._functorch
-    return tensor is not None and (kinds.is_batchedtensor(tensor) or kinds.is_legacy_batchedtensor(tensor))
+def broadcast_shape(op: str, what: str, tensor1: Tensor, tensor2: Tensor, kept: int = 0) -> torch.Size:
+    """The broadcast shape of two tensors without their last `kept` dimensions.
+
+    Raises:
+        RuntimeError: the shapes do not broadcast; `what` says what had to.
+    """
+    try:
+        return torch.broadcast_shapes(*(tensor.shape[: tensor.dim() - kept] for tensor in (tensor1, tensor2)))
+    except RuntimeError:
+        raise RuntimeError(
+            f"{op}: {what} must broadcast, got {list(tensor1.shape)} and {list(tensor2.shape)}"
+        ) from None
+
+
+def as_classes(op: str, idxs: Tensor) -> Tensor:
+    """Classes of boxes as int64; raises RuntimeError if they are not integers."""
+    if idxs.is_floating_point() or idxs.is_complex():
+        raise RuntimeError(f"{op}: idxs must be integers, got {idxs.dtype}")
+    return idxs.long()
+
+
+# --- dtypes -----------------------------------------------------------------------------------------------------------
+
+
+def accumulate_dtype(*tensors: Tensor) -> torch.dtype:
+    """The dtype of the arithmetic: float64 if one of the tensors is float64, float32 otherwise."""
+    return torch.float64 if any(tensor.dtype == torch.float64 for tensor in tensors) else torch.float32
+
+
+def promoted_dtype(*dtypes: torch.dtype) -> torch.dtype:
+    """The dtype that PyTorch promotes the dtypes to, with float32 for integers, which float16 would round."""
+    dtype = torch.float32 if not dtypes[0].is_floating_point else dtypes[0]
+    for other in dtypes[1:]:
+        dtype = torch.promote_types(dtype, other if other.is_floating_point else torch.float32)
+    return dtype
+
+
+# --- fakes ------------------------------------------------------------------------------------------------------------
+
+
+def expect(condition: bool, requirement: str, *got: Tensor | torch.Size | torch.dtype) -> None:
+    """Raises RuntimeError, "<requirement>, got <got>", unless the condition holds.
+
+    Args:
+        condition: may be symbolic while a compiler traces.
+        requirement: the operator and what it requires: "nms: boxes must be [N, 4]".
+        got: shapes, dtypes, or tensors for both.
+    """
+    torch._check(condition, lambda: f"{requirement}, got {' and '.join(map(_described, got))}")
+
+
+def _described(got: Tensor | torch.Size | torch.dtype) -> str:
+    if isinstance(got, Tensor):
+        return f"{got.dtype} {list(got.shape)}"
+    return str(got) if isinstance(got, torch.dtype) else str(list(got))
+
+
+def expect_scored_boxes(op: str, boxes: Tensor, scores: Tensor, idxs: Tensor | None) -> None:
+    """Checks the shapes of boxes ``[N, 4]``, scores ``[N]`` and, if given, classes ``[N]``."""
+    expect(boxes.dim() == 2 and boxes.shape[1] == 4, f"{op}: boxes must be [N, 4]", boxes.shape)
+    for name, values in (("scores", scores), ("idxs", idxs)):
+        if values is not None:
+            fits = values.dim() == 1 and values.shape[0] == boxes.shape[0]
+            expect(fits, f"{op}: {name} must be [{boxes.shape[0]}]", values.shape)

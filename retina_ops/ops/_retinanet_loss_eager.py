@@ -1,7 +1,8 @@
-"""The fused loss under eager autograd: one node from the maps of the head to the losses.
+"""The fused loss in eager mode: one autograd node from the maps of the head to the losses.
 
-What is registered for the operator (`_retinanet_loss_autograd.py`) serves every tracer and transform, but walks lists
-of tensors at each call, and views of the maps are nodes of their own: on the host that takes longer than the kernels.
+The derivatives registered for the operator (`_retinanet_loss_autograd.py`) serve compilers and transforms. They flatten
+lists of tensors in each call, and the views of the maps are autograd nodes of their own. On the host this takes longer
+than the kernels.
 """
 
 from __future__ import annotations
@@ -11,48 +12,46 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from retina_ops.ops._head_outputs import as_map, levels_of
-from retina_ops.ops._retinanet_loss_autograd import by_level, has_gradients, taken_gradients, upstream_of
+from retina_ops.ops._autograd import keep_gradients
+from retina_ops.ops._head_outputs import memory_order_levels, view_as_map
+from retina_ops.ops._retinanet_loss_autograd import flat_gradients, split_levels
+
+_loss = torch.ops.retina_ops.retinanet_loss.default
 
 
-def is_plain(*maps: Tensor) -> bool:
-    """No tracer's and no transform's tensors."""
+def are_plain(*maps: Tensor) -> bool:
+    """Whether no compiler and no functorch transform is at work, and no map is of a tensor subclass."""
     return all(type(level) in (Tensor, torch.nn.Parameter) for level in maps) and not (
         torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
     )
 
 
 class FusedLoss(torch.autograd.Function):
-    """``apply(levels, tensors, options, *cls_logits, *bbox_regression)``: both losses.
+    """``apply(levels, tensors, options, *cls_logits, *bbox_regression)`` returns both losses.
 
-    tensors and options: what the operator takes after the maps, but for its last option.
+    ``levels`` is their number; ``tensors`` and ``options`` are the operator's other arguments without ``with_grad``.
     """
 
     @staticmethod
     def forward(
         ctx: Any, levels: int, tensors: tuple[Tensor, ...], options: tuple[Any, ...], *maps: Tensor
     ) -> tuple[Tensor, Tensor]:
-        output = torch.ops.retina_ops.retinanet_loss(*levels_of(maps[:levels], maps[levels:]), *tensors, *options, True)
+        output = _loss(*memory_order_levels(maps[:levels], maps[levels:]), *tensors, *options, True)
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(*maps, *tensors)
-        ctx.levels, ctx.options, ctx.gradients = levels, options, output[2:]
+        ctx.levels, ctx.options = levels, options
+        keep_gradients(ctx, output[2:], (True, True))
         return output[0], output[1]
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:  # type: ignore[override]
         saved = ctx.saved_tensors
-        kinds = saved[: ctx.levels], saved[ctx.levels : 2 * ctx.levels]
-        upstream = upstream_of(grads, *kinds)
-        if has_gradients(ctx):
-            gradients = taken_gradients(ctx, upstream)
-        else:
-            gradients = torch.ops.retina_ops.retinanet_loss_backward(
-                *upstream, *levels_of(*kinds), *saved[2 * ctx.levels :], *ctx.options
-            )
-        by_map: list[Tensor | None] = []
-        for grad, gradient, maps in zip(grads, gradients, kinds, strict=True):
-            if grad is None:  # a loss that nothing depends on has no gradient: zeros would be NaN beside a NaN
-                by_map += [None] * ctx.levels
+        per_map: list[Tensor | None] = []
+        for i, gradient in enumerate(flat_gradients(ctx, grads, memory_order_levels)):
+            maps = saved[i * ctx.levels : (i + 1) * ctx.levels]
+            if gradient is None:
+                per_map += [None] * ctx.levels
             else:
-                by_map += [as_map(values, like) for values, like in zip(by_level(gradient, maps), maps, strict=True)]
-        return None, None, None, *by_map
+                parts = zip(split_levels(gradient, maps), maps, strict=True)
+                per_map += [view_as_map(part, level_map) for part, level_map in parts]
+        return None, None, None, *per_map

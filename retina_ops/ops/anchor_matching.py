@@ -1,4 +1,4 @@
-"""Anchor matching: the public function and fake. The rule: ``csrc/anchor_matching/anchor_matching.h``."""
+"""Anchor matching: the public function and shapes. The rule is in ``csrc/anchor_matching/anchor_matching.h``."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ import torch
 from torch import Tensor
 
 from retina_ops._deprecated import MATCHING, renamed_arguments
-from retina_ops.ops._padding import in_one_dtype, pad_boxes
+from retina_ops.ops._checks import expect
+from retina_ops.ops._padding import pad_boxes, promote_anchors
 from retina_ops.ops._torchscript import no_torchscript
 
 _OP = "match_anchors"
+_match_anchors = torch.ops.retina_ops.match_anchors.default
 
 
 @overload
@@ -53,27 +55,27 @@ def match_anchors(
     ignore_regions: Tensor | Sequence[Tensor] | None = None,
     ignore_iof: float = 0.5,
 ) -> Tensor | list[Tensor]:
-    """Assigns every anchor a ground-truth box, background, or neither, without the matrix of their IoUs.
+    """Assigns every anchor a ground-truth box, background, or neither, without a matrix of IoUs.
 
-    Ren et al. 2015, "Faster R-CNN", section 3.1.2, as torchvision's ``Matcher(box_iou(gt_boxes, anchors))``. Memory
-    is O(anchors + boxes).
+    Ren et al. 2015, "Faster R-CNN", section 3.1.2, as torchvision's ``Matcher(box_iou(gt_boxes, anchors))``. It needs
+    O(anchors + boxes) memory.
 
     Args:
-        anchors: ``[A, 4]`` (x1, y1, x2, y2) in pixels, float16, bfloat16, float32 or float64; for a batch also a list
-            of one ``[A, 4]`` an image or a tensor ``[B, A, 4]``.
-        gt_boxes: ``[M, 4]`` of one image, or a list of such for a batch; M may be 0.
+        anchors: ``[A, 4]`` (x1, y1, x2, y2) in pixels, float16, bfloat16, float32 or float64. For a batch also a list
+            with one ``[A, 4]`` per image or a tensor ``[B, A, 4]``.
+        gt_boxes: ``[M, 4]`` of one image, or a list with one per image for a batch; M may be 0.
         fg_iou_thresh: an anchor whose highest IoU is at least this is foreground.
-        bg_iou_thresh: an anchor whose highest IoU is under this is background; at most ``fg_iou_thresh``.
-        allow_low_quality_matches: anchors that attain the highest IoU of some box (ties included) are foreground, too,
-            each for its own best box. A box that overlaps no anchor makes none foreground.
-        ignore_regions: ``[R, 4]`` (crowd boxes), or a list of such for a batch.
-        ignore_iof: an anchor that is not foreground and has at least this share of its area inside a region to ignore
+        bg_iou_thresh: an anchor whose highest IoU is below this is background; at most ``fg_iou_thresh``.
+        allow_low_quality_matches: an anchor that attains the highest IoU of some box (ties included) is foreground as
+            well, and is assigned the box that it overlaps best. A box that overlaps no anchor makes none foreground.
+        ignore_regions: ``[R, 4]`` (crowd boxes), or a list with one per image for a batch.
+        ignore_iof: an anchor that is not foreground and has at least this share of its area inside an ignore region
             becomes -2.
 
     Returns:
-        int64 ``[A]``, or a list of such: the index of a box (the lowest among equal IoUs), -1 for background, -2 for
-        anchors between the thresholds, which no loss should count. Thresholds are compared in the type of the
-        arithmetic: float32, or float64 where boxes or anchors are.
+        int64 ``[A]``, or a list with one per image: the index of a box (the lowest for equal IoUs), -1 for background,
+        -2 for anchors between the thresholds, which no loss should count. Thresholds are compared in the dtype of the
+        arithmetic: float32, or float64 if boxes or anchors are float64.
 
     Raises:
         ValueError: ``bg_iou_thresh`` above ``fg_iou_thresh``, ``ignore_iof`` not above 0, lists of different lengths.
@@ -93,14 +95,14 @@ def match_anchors(
     images: Sequence[Tensor] = [gt_boxes] if isinstance(gt_boxes, Tensor) else gt_boxes
     regions: Sequence[Tensor] | None = [ignore_regions] if isinstance(ignore_regions, Tensor) else ignore_regions
     if regions is not None and len(regions) != len(images):
-        raise ValueError(f"{_OP}: one tensor of ignore_regions an image, got {len(regions)} for {len(images)} images")
+        raise ValueError(f"{_OP}: one tensor of ignore_regions per image, got {len(regions)} for {len(images)} images")
     if not isinstance(anchors, Tensor):
         if len(anchors) != len(images):
-            raise ValueError(f"{_OP}: one tensor of anchors an image, got {len(anchors)} for {len(images)} images")
+            raise ValueError(f"{_OP}: one tensor of anchors per image, got {len(anchors)} for {len(images)} images")
         if len(anchors) == 0:
             return []
-        shared = all(a is anchors[0] for a in anchors)
-        if not shared and any(a.shape != anchors[0].shape for a in anchors):  # images of different sizes, one by one
+        shared = all(image is anchors[0] for image in anchors)
+        if not shared and any(image.shape != anchors[0].shape for image in anchors):  # images of different sizes
             return [
                 match_anchors(
                     anchors[i],
@@ -117,12 +119,12 @@ def match_anchors(
     if len(images) == 0:
         return []
     if anchors.is_floating_point():
-        anchors = in_one_dtype(anchors, images, regions)
+        anchors = promote_anchors(anchors, images, regions)
     padded, counts = pad_boxes(_OP, "gt_boxes", images, anchors)
     padded_regions, region_counts = (
         (None, None) if regions is None else pad_boxes(_OP, "ignore_regions", regions, anchors)
     )
-    matches, _ = torch.ops.retina_ops.match_anchors(
+    matches, _ = _match_anchors(
         anchors,
         padded,
         counts,
@@ -140,15 +142,10 @@ def match_anchors(
 def _(  # type: ignore[no-untyped-def]
     anchors, gt_boxes, gt_counts, regions, region_counts, fg_iou_thresh, bg_iou_thresh, allow_low_quality, ignore_iof
 ):
-    torch._check(anchors.is_floating_point(), lambda: f"{_OP}: anchors must be floating, got {anchors.dtype}")
-    torch._check(
-        gt_boxes.dim() == 3 and gt_boxes.shape[2] == 4,
-        lambda: f"{_OP}: gt_boxes must be [B, M, 4], got {list(gt_boxes.shape)}",
-    )
-    torch._check(
-        anchors.dim() in (2, 3) and anchors.shape[-1] == 4,
-        lambda: f"{_OP}: anchors must be [A, 4] or [B, A, 4], got {list(anchors.shape)}",
-    )
+    expect(anchors.is_floating_point(), f"{_OP}: anchors must be floating", anchors.dtype)
+    expect(gt_boxes.dim() == 3 and gt_boxes.shape[2] == 4, f"{_OP}: gt_boxes must be [B, M, 4]", gt_boxes.shape)
+    fits = anchors.dim() in (2, 3) and anchors.shape[-1] == 4
+    expect(fits, f"{_OP}: anchors must be [A, 4] or [B, A, 4]", anchors.shape)
     batch = gt_boxes.shape[0]
     return (
         anchors.new_empty((batch, anchors.shape[-2]), dtype=torch.int64),

@@ -1,23 +1,28 @@
-"""Box coding: the public functions, fakes and autograd. The formulas: ``csrc/box_coding/box_coding.h``."""
+"""Box coding: the public functions, shapes and derivatives. The formulas are in ``csrc/box_coding/box_coding.h``."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from retina_ops.ops._checks import check_boxes, no_forward_mode, promoted
+from retina_ops.ops._autograd import no_forward_mode
+from retina_ops.ops._checks import broadcast_shape, check_boxes, expect, four_weights, promoted_dtype
+from retina_ops.ops._registration import register_differentiable
 from retina_ops.ops._torchscript import no_torchscript
-from retina_ops.reference import boxes as reference
+from retina_ops.reference import box_coding as reference
+
+_encode = torch.ops.retina_ops.encode_boxes.default
+_decode = torch.ops.retina_ops.decode_boxes.default
 
 
 @no_torchscript
 def encode_boxes(reference_boxes: Tensor, proposals: Tensor, weights: Sequence[float] = (1.0, 1.0, 1.0, 1.0)) -> Tensor:
-    """Deltas (dx, dy, dw, dh) that lead from proposals (anchors) to boxes: what a box subnet is trained to predict.
+    """Deltas (dx, dy, dw, dh) from proposals (anchors) to boxes, which a box subnet is trained to predict.
 
-    Girshick et al. 2014, "Rich feature hierarchies", appendix C; torchvision's ``encode_boxes``.
+    Girshick et al. 2014, "Rich feature hierarchies", appendix C. The signature is that of torchvision's
+    ``encode_boxes``.
 
     Args:
         reference_boxes: ``[..., 4]`` (x1, y1, x2, y2) in pixels, float16, bfloat16, float32 or float64.
@@ -25,8 +30,8 @@ def encode_boxes(reference_boxes: Tensor, proposals: Tensor, weights: Sequence[f
         weights: factors (wx, wy, ww, wh) of the deltas.
 
     Returns:
-        Deltas of the broadcast shape and promoted dtype; computed in float32 for half. Differentiable, twice too.
-        A box or proposal without area gives inf or NaN, as in torchvision.
+        Deltas of the broadcast shape and promoted dtype; computed in float32 for float16 and bfloat16. Twice
+        differentiable. A box or proposal without area gives inf or NaN, as in torchvision.
 
     Raises:
         RuntimeError: shapes, dtypes or devices that do not fit; a weight that is 0 or not finite.
@@ -37,8 +42,8 @@ def encode_boxes(reference_boxes: Tensor, proposals: Tensor, weights: Sequence[f
         tensor([[0.5000, 0.0000, 0.0000, 0.0000]])
     """
     check_boxes("encode_boxes", 1, reference_boxes=reference_boxes, proposals=proposals)
-    reference_boxes, proposals = _fit(reference_boxes, proposals, "encode_boxes")
-    deltas: Tensor = torch.ops.retina_ops.encode_boxes(reference_boxes, proposals, *_four(weights, "encode_boxes"))
+    reference_boxes, proposals = _as_operands("encode_boxes", reference_boxes, proposals)
+    deltas: Tensor = _encode(reference_boxes, proposals, *four_weights("encode_boxes", "weights", weights))
     return deltas
 
 
@@ -50,17 +55,17 @@ def decode_boxes(
     *,
     image_size: tuple[int, int] | None = None,
 ) -> Tensor:
-    """Boxes from deltas: the inverse of :func:`encode_boxes`, with sizes limited to 1000 / 16 of the proposal's.
+    """Boxes from deltas: the inverse of :func:`encode_boxes`, with sizes of at most 1000 / 16 times the proposal's.
 
     Args:
-        rel_codes: deltas ``[..., 4]``, float16, bfloat16, float32 or float64; half deltas may meet float32 boxes.
+        rel_codes: deltas ``[..., 4]``, float16, bfloat16, float32 or float64; the dtype of ``boxes`` may differ.
         boxes: proposals (anchors) ``[..., 4]`` (x1, y1, x2, y2) in pixels; leading dimensions broadcast.
         weights: factors (wx, wy, ww, wh) of the deltas.
         image_size: (height, width) in pixels; the decoded boxes are clipped to it.
 
     Returns:
-        Boxes of the broadcast shape and promoted dtype; computed in float32 for half. Differentiable, twice too; a
-        clipped coordinate passes no gradient.
+        Boxes of the broadcast shape and promoted dtype; computed in float32 for float16 and bfloat16. Twice
+        differentiable; a clipped coordinate gets no gradient.
 
     Raises:
         ValueError: an ``image_size`` that is not two numbers of at least 0.
@@ -72,11 +77,9 @@ def decode_boxes(
         tensor([[2., 0., 5., 4.]])
     """
     check_boxes("decode_boxes", 1, rel_codes=rel_codes, boxes=boxes)
-    rel_codes, boxes = _fit(rel_codes, boxes, "decode_boxes")
-    height, width = (-1.0, -1.0) if image_size is None else _size(image_size)
-    decoded: Tensor = torch.ops.retina_ops.decode_boxes(
-        rel_codes, boxes, *_four(weights, "decode_boxes"), height, width
-    )
+    rel_codes, boxes = _as_operands("decode_boxes", rel_codes, boxes)
+    height, width = (-1.0, -1.0) if image_size is None else _size(image_size)  # -1: not clipped
+    decoded: Tensor = _decode(rel_codes, boxes, *four_weights("decode_boxes", "weights", weights), height, width)
     return decoded
 
 
@@ -86,95 +89,59 @@ def _size(image_size: Sequence[float]) -> tuple[float, float]:
     return float(image_size[0]), float(image_size[1])
 
 
-def _four(weights: Sequence[float], op: str) -> tuple[float, ...]:
-    if len(weights) != 4:
-        raise ValueError(f"{op}: weights must be four numbers (wx, wy, ww, wh), got {len(weights)}")
-    return tuple(float(weight) for weight in weights)
+def _as_operands(op: str, codes: Tensor, proposals: Tensor) -> tuple[Tensor, Tensor]:
+    """The tensors as the operator takes them.
 
-
-def _fit(codes: Tensor, proposals: Tensor, op: str) -> tuple[Tensor, Tensor]:
-    """The arguments with dtypes and shapes that the operator takes: one dtype, or half codes beside float32."""
+    They have one dtype, or codes are float16 or bfloat16 and proposals float32. Proposals have the shape of the codes,
+    or of its last dimensions.
+    """
     no_forward_mode(op, codes, proposals)
     if codes.dtype != proposals.dtype:
-        dtype = promoted(codes.dtype, proposals.dtype)
+        dtype = promoted_dtype(codes.dtype, proposals.dtype)
         proposals = proposals.to(dtype)
         if not (dtype == torch.float32 and codes.dtype in (torch.float16, torch.bfloat16)):
             codes = codes.to(dtype)
-    ends = codes.shape[codes.dim() - proposals.dim() :] if codes.dim() >= proposals.dim() else None
-    if ends != proposals.shape:
-        try:
-            shape = torch.broadcast_shapes(codes.shape, proposals.shape)
-        except RuntimeError:
-            raise RuntimeError(
-                f"{op}: shapes must broadcast, got {list(codes.shape)} and {list(proposals.shape)}"
-            ) from None
+    if not _fit(codes, proposals):
+        shape = broadcast_shape(op, "shapes", codes, proposals)
         codes, proposals = codes.expand(shape), proposals.expand(shape)
     return codes, proposals
 
 
-def _check_shapes(op: str, codes: Tensor, proposals: Tensor) -> Tensor:
-    """The fakes' check; returns an empty result."""
-    torch._check(
-        codes.is_floating_point() and proposals.is_floating_point(),
-        lambda: f"{op}: both inputs must be floating, got {codes.dtype} and {proposals.dtype}",
-    )
-    ends = codes.shape[codes.dim() - proposals.dim() :] if codes.dim() >= proposals.dim() else None
-    torch._check(
-        proposals.dim() >= 1 and proposals.shape[-1] == 4 and ends == proposals.shape,
-        lambda: f"{op}: inputs must be [..., 4] and fit, got {list(codes.shape)} and {list(proposals.shape)}",
-    )
+def _fit(codes: Tensor, proposals: Tensor) -> bool:
+    leading = codes.dim() - proposals.dim()
+    return leading >= 0 and codes.shape[leading:] == proposals.shape
+
+
+def _fake_coding(op: str, codes: Tensor, proposals: Tensor) -> Tensor:
+    is_floating = codes.is_floating_point() and proposals.is_floating_point()
+    expect(is_floating, f"{op}: both inputs must be floating", codes.dtype, proposals.dtype)
+    fits = proposals.dim() >= 1 and proposals.shape[-1] == 4 and _fit(codes, proposals)
+    expect(fits, f"{op}: inputs must be [..., 4] and fit", codes.shape, proposals.shape)
     return codes.new_empty(codes.shape, dtype=proposals.dtype)
 
 
-def _sum_to(grad: Tensor, like: Tensor) -> Tensor:
-    """A gradient summed over the leading dimensions that its tensor lacks, in that tensor's dtype."""
-    leading = grad.dim() - like.dim()
-    return (grad.sum(tuple(range(leading))) if leading else grad).to(like.dtype)
+def _fake_encode(reference_boxes: Tensor, proposals: Tensor, *weights: float) -> Tensor:
+    return _fake_coding("encode_boxes", reference_boxes, proposals)
 
 
-def _register(name: str, formula: Callable[..., Tensor], options: int) -> None:
-    """Fakes and autograd of an operator and its backward; `options` is the number of numbers after the tensors."""
-
-    def fake(codes: Tensor, proposals: Tensor, *numbers: float) -> Tensor:
-        return _check_shapes(name, codes, proposals)
-
-    def fake_backward(grad: Tensor, codes: Tensor, proposals: Tensor, *numbers: float) -> tuple[Tensor, Tensor]:
-        result = _check_shapes(name, codes, proposals)
-        return result, torch.empty_like(result)
-
-    def setup(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-        ctx.save_for_backward(*inputs[: len(inputs) - options])
-        ctx.numbers = inputs[len(inputs) - options :]
-
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        codes, proposals = ctx.saved_tensors
-        for_codes, for_proposals = getattr(torch.ops.retina_ops, f"{name}_backward")(
-            grad.contiguous(), codes, proposals, *ctx.numbers
-        )
-        return _sum_to(for_codes, codes), _sum_to(for_proposals, proposals), *(None,) * options
-
-    def backward_backward(ctx: Any, *grad_grads: Tensor) -> tuple[Tensor | None, ...]:
-        """Differentiates the plain PyTorch formula, whose graph autograd keeps for yet higher derivatives."""
-        with torch.enable_grad():
-            # Views: where grad depends on codes and proposals, their derivative must not be taken through it too.
-            inputs = [t.view_as(t) if t.requires_grad else t.detach().requires_grad_() for t in ctx.saved_tensors]
-            grad, codes, proposals = inputs
-            weights, image = ctx.numbers[:4], ctx.numbers[4:]
-            dtype = promoted(proposals.dtype, torch.float32)
-            wide = codes.to(dtype)
-            spread = proposals.to(dtype).expand_as(wide)
-            keywords = {"image_size": image} if image and image[0] >= 0 else {}
-            value = formula(wide, spread, weights, **keywords)
-            first = torch.autograd.grad(value, (wide, spread), grad.to(dtype), create_graph=True)
-            product = (first[0] * grad_grads[0]).sum() + (first[1] * grad_grads[1]).sum()
-            second = torch.autograd.grad(product, inputs, create_graph=True, allow_unused=True)
-        return *second, *(None,) * options
-
-    torch.library.register_fake(f"retina_ops::{name}", fake)
-    torch.library.register_fake(f"retina_ops::{name}_backward", fake_backward)
-    torch.library.register_autograd(f"retina_ops::{name}", backward, setup_context=setup)
-    torch.library.register_autograd(f"retina_ops::{name}_backward", backward_backward, setup_context=setup)
+def _fake_decode(rel_codes: Tensor, boxes: Tensor, *weights_and_size: float) -> Tensor:
+    return _fake_coding("decode_boxes", rel_codes, boxes)
 
 
-_register("encode_boxes", reference.encode_boxes, 4)
-_register("decode_boxes", reference.decode_boxes, 6)
+def _reference_encode(reference_boxes: Tensor, proposals: Tensor, *weights: float) -> Tensor:
+    wx, wy, ww, wh = weights
+    return reference.encode_boxes(reference_boxes, proposals, (wx, wy, ww, wh))
+
+
+def _reference_decode(rel_codes: Tensor, boxes: Tensor, *weights_and_size: float) -> Tensor:
+    wx, wy, ww, wh, height, width = weights_and_size
+    size = (height, width) if height >= 0 else None
+    return reference.decode_boxes(rel_codes, boxes, (wx, wy, ww, wh), image_size=size)
+
+
+register_differentiable(
+    "retina_ops::encode_boxes", _fake_encode, differentiable=2, reference=_reference_encode, broadcasts=True
+)
+register_differentiable(
+    "retina_ops::decode_boxes", _fake_decode, differentiable=2, reference=_reference_decode, broadcasts=True
+)

@@ -1,4 +1,4 @@
-"""What the sums of the RetinaNet loss are divided by, from the foreground anchors of each image."""
+"""What the sums of the RetinaNet loss are divided by, from the number of foreground anchors of each image."""
 
 from __future__ import annotations
 
@@ -13,11 +13,19 @@ from torch import Tensor, nn
 Normalization = str | Callable[[Tensor], Tensor]
 
 
-def divisors(normalization: Normalization, foreground: Tensor, op: str) -> Tensor:
-    """float64 ``[B]`` on the device of ``foreground``, int64 ``[B]``; nothing waits for the device.
+def loss_divisors(normalization: Normalization, foreground: Tensor, op: str) -> Tensor:
+    """The divisor of each image's sums. The host does not wait for the device.
+
+    Args:
+        normalization: as for `retina_ops.retinanet_loss`.
+        foreground: number of foreground anchors of each image, int64 ``[B]``.
+        op: the operator's name, for errors.
+
+    Returns:
+        float64 ``[B]`` on the device of ``foreground``.
 
     Raises:
-        ValueError: an unknown normalization, or a callable's result of another shape.
+        ValueError: an unknown normalization, or a callable that returns another shape.
     """
     if callable(normalization):
         divisor = normalization(foreground)
@@ -27,7 +35,7 @@ def divisors(normalization: Normalization, foreground: Tensor, op: str) -> Tenso
     elif normalization == "image":
         divisor = foreground.clamp(min=1) * len(foreground)
     elif normalization == "batch":
-        divisor = positives_of_all(foreground.sum())
+        divisor = mean_foreground_per_process(foreground.sum())
     else:
         raise ValueError(
             f"{op}: normalization must be image, batch or a callable, such as EmaNormalizer(), got {normalization!r}"
@@ -35,32 +43,35 @@ def divisors(normalization: Normalization, foreground: Tensor, op: str) -> Tenso
     return divisor.detach().to(foreground.device, torch.float64).expand(foreground.shape).contiguous()
 
 
-def positives_of_all(positives: Tensor) -> Tensor:
-    """Foreground anchors a process, on average over all, at least 1 in all: DDP averages the gradients."""
+def mean_foreground_per_process(foreground: Tensor) -> Tensor:
+    """Foreground anchors per process, averaged over all processes; their total counts as at least 1.
+
+    DistributedDataParallel averages the gradients of the processes, so that their sums are divided by the total.
+    """
     if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-        total = positives.clone()
+        total = foreground.clone()
         dist.all_reduce(total)
         return total.clamp(min=1) / dist.get_world_size()
-    return positives.clamp(min=1)
+    return foreground.clamp(min=1)
 
 
 class EmaNormalizer(nn.Module):
-    """A moving average of the foreground anchors of a batch: what detectron2 divides the RetinaNet loss by.
+    """A moving average of the number of foreground anchors per batch, by which detectron2 divides the RetinaNet loss.
 
-    For ``normalization`` of :func:`retinanet_loss`. In training mode each call moves the average, in evaluation mode
-    none does. With ``torch.distributed`` all processes move it by the same number: their average. Nothing waits for
-    the device. The average is a buffer, float32 whatever the model is cast to; a state dict without it, of a model
-    that was trained with another normalization, is loaded all the same.
+    Pass it as ``normalization`` of :func:`retinanet_loss`. Each call in training mode updates the average; calls in
+    evaluation mode do not. With ``torch.distributed``, all processes update it with the same number: the average over
+    the processes. The host does not wait for the device. The average is a buffer that stays float32 when the model is
+    cast. A state dict without it, of a model trained with another normalization, can be loaded.
 
     Args:
         initial: the average before the first batch, in anchors.
-        momentum: share of the old average in the new one, in [0, 1).
+        momentum: weight of the old average in the new one, in [0, 1).
 
     Returns:
-        When called with the foreground anchors of each image, int64 ``[B]``: the average, float32 ``[]``.
+        When called with the number of foreground anchors of each image, int64 ``[B]``: the average, float32 ``[]``.
 
     Raises:
-        ValueError: ``initial`` that is not positive, ``momentum`` outside [0, 1).
+        ValueError: ``initial`` that is not positive and finite, ``momentum`` outside [0, 1).
 
     Example:
         >>> import torch
@@ -85,15 +96,15 @@ class EmaNormalizer(nn.Module):
     def forward(self, foreground: Tensor) -> Tensor:
         if self.training:
             with torch.no_grad():
-                positives = positives_of_all(foreground.sum()).to(self.average.dtype)
-                self.average.lerp_(positives, 1 - self.momentum)
-        return self.average.clone()  # a loss that is kept must not see the next batch
+                count = mean_foreground_per_process(foreground.sum()).to(self.average.dtype)
+                self.average.lerp_(count, 1 - self.momentum)
+        return self.average.clone()  # a clone: the next update must not change what this loss has saved
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> EmaNormalizer:
-        kept = self.average
+        float32_average = self.average
         super()._apply(fn, recurse)
-        if self.average.dtype != torch.float32:  # half precision would not move at all near a large average
-            self.average = kept.to(self.average.device)
+        if self.average.dtype != torch.float32:  # in half precision, small updates would be rounded away
+            self.average = float32_average.to(self.average.device)
         return self
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any) -> None:

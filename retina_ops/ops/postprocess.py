@@ -1,4 +1,4 @@
-"""From head outputs to detections: the public function and fake. The rule: ``csrc/postprocess/postprocess.h``."""
+"""From head outputs to detections: the public function and shapes. The rule: ``csrc/postprocess/postprocess.h``."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ import torch
 from torch import Tensor
 
 from retina_ops._deprecated import BOX_CODER, POSTPROCESSING, renamed_arguments
-from retina_ops.ops._head_outputs import as_levels, level_anchors
+from retina_ops.ops._checks import accumulate_dtype, expect, four_weights
+from retina_ops.ops._head_outputs import as_levels, count_anchors
 from retina_ops.ops._host_values import to_device
 from retina_ops.ops._torchscript import no_torchscript
+
+_postprocess = torch.ops.retina_ops.postprocess.default
 
 
 @renamed_arguments(**POSTPROCESSING, **BOX_CODER)
@@ -27,34 +30,35 @@ def postprocess(
     detections_per_img: int = 300,
     bbox_reg_weights: Sequence[float] = (1.0, 1.0, 1.0, 1.0),
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Detections of a whole batch, straight from the outputs of a detection head on each level.
+    """Detections of a batch, computed from the outputs of a detection head on each level.
 
-    The score of an anchor and class is the sigmoid of its logit. Of each level and image the best ``topk_candidates``
-    scores above ``score_thresh`` become boxes, clipped to the image; then non-maximum suppression in each class over
-    all levels. Lin et al. 2017, "Focal Loss for Dense Object Detection", section 4; but for ``docs/differences.md``
-    torchvision's ``RetinaNet.postprocess_detections``. Nothing is permuted or concatenated, the number of kernel
-    launches depends on neither batch nor classes, and the host waits for nothing.
+    The score of an anchor and class is the sigmoid of its logit. For each level and image, the best ``topk_candidates``
+    scores above ``score_thresh`` become boxes, clipped to the image; then non-maximum suppression runs within each
+    class over all levels. Lin et al. 2017, "Focal Loss for Dense Object Detection", section 4, as torchvision's
+    ``RetinaNet.postprocess_detections`` except for the rows of ``docs/differences.md``. Nothing is permuted or
+    concatenated, the number of kernel launches depends on neither batch size nor classes, and the host does not wait
+    for the device.
 
     Args:
         cls_logits: each level ``[B, A * K, H, W]``, contiguous or channels-last, or ``[B, H * W * A, K]``; float16,
             bfloat16, float32 or float64.
-        bbox_regression: each level ``[B, A * 4, H, W]``, or ``[B, H * W * A, 4]``: deltas as of
-            :func:`retina_ops.encode_boxes`; of any of these dtypes.
-        anchors: ``[N, 4]`` (x1, y1, x2, y2) in pixels, N anchors of all levels one after the other, in a level by row,
-            column and place in the cell.
-        image_sizes: (height, width) of each image in pixels, or a tensor ``[B, 2]`` of any dtype on the device: a CUDA
-            graph reads that anew in each replay, and ``torch.compile`` compiles once for all sizes.
-        score_thresh: scores at most this are dropped; NaN scores too.
-        topk_candidates: the largest number of candidates per level and image, at least 0; on CUDA at most 65,536 where
-            a level has more scores than that.
-        nms_thresh: a box is dropped where its IoU with a better one of its class is above this.
+        bbox_regression: each level ``[B, A * 4, H, W]`` or ``[B, H * W * A, 4]``, of any of these dtypes: deltas as of
+            :func:`retina_ops.encode_boxes`.
+        anchors: ``[N, 4]`` (x1, y1, x2, y2) in pixels: level by level, ordered by row, column and index within the
+            cell.
+        image_sizes: (height, width) of each image in pixels, or a tensor ``[B, 2]`` of any dtype on the device. A CUDA
+            graph reads the tensor in each replay, and ``torch.compile`` compiles once for all sizes in it.
+        score_thresh: scores at or below this are dropped, and so are NaN scores.
+        topk_candidates: the largest number of candidates per level and image, at least 0. On CUDA at most 65,536 if a
+            level has more scores than that.
+        nms_thresh: a box is dropped if its IoU with a better box of its class is above this.
         detections_per_img: D, the size of the output, at least 0.
         bbox_reg_weights: factors (wx, wy, ww, wh) of the deltas.
 
     Returns:
-        - boxes ``[B, D, 4]`` in float32, or float64 where anchors or ``bbox_regression`` are;
-        - scores ``[B, D]`` in float32 (float64 for float64 logits), descending; equal scores by level and then as the
-          anchors and classes stand;
+        - boxes ``[B, D, 4]`` in float32, or float64 if anchors or ``bbox_regression`` are;
+        - scores ``[B, D]`` in float32 (float64 for float64 logits), descending; detections of equal score are ordered
+          by level, anchor and class;
         - labels int64 ``[B, D]`` in [0, K);
         - counts int64 ``[B]``: how many of the D are detections. The others have box 0, score 0 and label -1.
 
@@ -80,13 +84,10 @@ def postprocess(
     for name, value in (("topk_candidates", topk_candidates), ("detections_per_img", detections_per_img)):
         if value < 0:
             raise ValueError(f"postprocess: {name} must be at least 0, got {value}")
-    if len(bbox_reg_weights) != 4:
-        raise ValueError(
-            f"postprocess: bbox_reg_weights must be four numbers (wx, wy, ww, wh), got {len(bbox_reg_weights)}"
-        )
+    weights = four_weights("postprocess", "bbox_reg_weights", bbox_reg_weights)
     logits, deltas = as_levels("postprocess", cls_logits, bbox_regression)
     dtype = torch.promote_types(torch.promote_types(anchors.dtype, deltas[0].dtype), torch.float32)
-    boxes, scores, labels, counts = torch.ops.retina_ops.postprocess(
+    boxes, scores, labels, counts = _postprocess(
         [level.detach() for level in logits],
         [level.detach() for level in deltas],
         anchors.detach().to(dtype),
@@ -95,7 +96,7 @@ def postprocess(
         topk_candidates,
         float(nms_thresh),
         detections_per_img,
-        *(float(weight) for weight in bbox_reg_weights),
+        *weights,
     )
     return boxes, scores, labels, counts
 
@@ -114,27 +115,19 @@ def _sizes(image_sizes: Sequence[tuple[int, int]] | Tensor, device: torch.device
 def _(  # type: ignore[no-untyped-def]
     cls_logits, bbox_regression, anchors, image_sizes, score_thresh, topk_candidates, nms_thresh, detections_per_img, *w
 ):
-    batch, count = cls_logits[0].shape[0], sum(level_anchors(level) for level in cls_logits)
+    batch, total = cls_logits[0].shape[0], sum(count_anchors(level) for level in cls_logits)
+    levels = "[B, anchors, C] or [B, anchors of a cell, C, cells] of one batch"
     for logits, deltas in zip(cls_logits, bbox_regression, strict=True):
-        torch._check(
-            deltas.shape[2] == 4 and level_anchors(logits) == level_anchors(deltas) and logits.shape[0] == batch,
-            lambda logits=logits, deltas=deltas: (  # type: ignore[misc]
-                f"postprocess: levels must be [B, anchors, C] or [B, anchors of a cell, C, cells] of one batch, with 4 "
-                f"values an anchor in bbox_regression, got {list(logits.shape)} and {list(deltas.shape)}"
-            ),
-        )
-    torch._check(
-        anchors.dim() == 2 and anchors.shape[0] == count and anchors.shape[1] == 4,
-        lambda: f"postprocess: anchors must be [{count}, 4], got {list(anchors.shape)}",
-    )
-    torch._check(
-        image_sizes.dim() == 2 and image_sizes.shape[0] == batch and image_sizes.shape[1] == 2,
-        lambda: f"postprocess: image_sizes must be [{batch}, 2], got {list(image_sizes.shape)}",
-    )
-    score_dtype = torch.float64 if cls_logits[0].dtype == torch.float64 else torch.float32
+        fits = deltas.shape[2] == 4 and count_anchors(logits) == count_anchors(deltas) and logits.shape[0] == batch
+        requirement = f"postprocess: levels must be {levels}, with 4 values per anchor in bbox_regression"
+        expect(fits, requirement, logits.shape, deltas.shape)
+    fits = anchors.dim() == 2 and anchors.shape[0] == total and anchors.shape[1] == 4
+    expect(fits, f"postprocess: anchors must be [{total}, 4]", anchors.shape)
+    fits = image_sizes.dim() == 2 and image_sizes.shape[0] == batch and image_sizes.shape[1] == 2
+    expect(fits, f"postprocess: image_sizes must be [{batch}, 2]", image_sizes.shape)
     return (
         anchors.new_empty(batch, detections_per_img, 4),
-        anchors.new_empty(batch, detections_per_img, dtype=score_dtype),
+        anchors.new_empty(batch, detections_per_img, dtype=accumulate_dtype(cls_logits[0])),
         anchors.new_empty(batch, detections_per_img, dtype=torch.int64),
         anchors.new_empty(batch, dtype=torch.int64),
     )

@@ -4,14 +4,8 @@
 """
 
 from retina_ops.reference.anchor_matching import match_anchors
-from retina_ops.reference.boxes import (
-    box_iou,
-    complete_box_iou,
-    decode_boxes,
-    distance_box_iou,
-    encode_boxes,
-    generalized_box_iou,
-)
+from retina_ops.reference.box_coding import decode_boxes, encode_boxes
+from retina_ops.reference.box_iou import box_iou, complete_box_iou, distance_box_iou, generalized_box_iou
 from retina_ops.reference.focal_loss import sigmoid_focal_loss
 from retina_ops.reference.iou_losses import complete_box_iou_loss, distance_box_iou_loss, generalized_box_iou_loss
 from retina_ops.reference.nms import batched_nms, nms

@@ -1,4 +1,4 @@
-"""Anchor matching in plain PyTorch, one image."""
+"""Anchor matching in plain PyTorch, of one image."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from retina_ops._deprecated import MATCHING, renamed_arguments
-from retina_ops.reference.boxes import box_iou
+from retina_ops.reference._box_terms import widen
+from retina_ops.reference.box_iou import box_iou
 
 __all__ = ["match_anchors"]
 
@@ -22,14 +23,14 @@ def match_anchors(
     ignore_regions: Tensor | None = None,
     ignore_iof: float = 0.5,
 ) -> Tensor:
-    """The definition of :func:`retina_ops.match_anchors` for one image; memory O(anchors x boxes)."""
+    """The definition of :func:`retina_ops.match_anchors` for one image; needs O(anchors x boxes) memory."""
     if len(gt_boxes) == 0 or len(anchors) == 0:
         matches = torch.full((len(anchors),), -1, device=anchors.device)
     else:
         iou = box_iou(gt_boxes, anchors)
-        iou = torch.where(iou.isnan(), -torch.inf, iou)  # 0 / 0: no overlap
+        iou = torch.where(iou.isnan(), -torch.inf, iou)  # boxes without area do not overlap: 0 / 0
         best, index = iou.max(dim=0)
-        # Lowest index among equals, which max alone does not promise.
+        # max does not promise the lowest index among equal values; argmax of the first True does.
         index = (iou == best).to(torch.uint8).argmax(dim=0)
         matches = torch.where(best < best.new_tensor(bg_iou_thresh), -1, -2)
         matches = torch.where(best >= best.new_tensor(fg_iou_thresh), index, matches)
@@ -38,11 +39,11 @@ def match_anchors(
             attains = ((iou == highest) & (highest > 0)).any(dim=0)
             matches = torch.where(attains, index, matches)
     if ignore_regions is not None and len(ignore_regions) > 0 and len(anchors) > 0:
-        wide, regions = (b if b.dtype == torch.float64 else b.float() for b in (anchors, ignore_regions))
-        low = torch.max(wide[:, None, :2], regions[None, :, :2])
-        high = torch.min(wide[:, None, 2:], regions[None, :, 2:])
+        anchors, regions = widen(anchors), widen(ignore_regions)
+        low = torch.max(anchors[:, None, :2], regions[None, :, :2])
+        high = torch.min(anchors[:, None, 2:], regions[None, :, 2:])
         intersection = (high - low).clamp(min=0).prod(dim=-1)
-        area = (wide[:, 2:] - wide[:, :2]).prod(dim=-1)
-        covered = (intersection / area[:, None] >= wide.new_tensor(ignore_iof)).any(dim=1)
+        area = (anchors[:, 2:] - anchors[:, :2]).prod(dim=-1)
+        covered = (intersection / area[:, None] >= anchors.new_tensor(ignore_iof)).any(dim=1)
         matches = torch.where(covered & (matches < 0), -2, matches)
     return matches

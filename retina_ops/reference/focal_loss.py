@@ -18,7 +18,7 @@ def sigmoid_focal_loss(
     *,
     ignore_index: int = -1,
 ) -> Tensor:
-    """The definition of :func:`retina_ops.sigmoid_focal_loss`, in the dtype of ``inputs``: float64 for an oracle."""
+    """The definition of :func:`retina_ops.sigmoid_focal_loss`; computes in the dtype of ``inputs``."""
     if targets.is_floating_point():
         counted = torch.ones_like(inputs, dtype=torch.bool)
         dense = targets.to(inputs.dtype)
@@ -27,11 +27,11 @@ def sigmoid_focal_loss(
         counted = (targets != ignore_index)[..., None].expand_as(inputs)
         labels = torch.where(targets == ignore_index, classes, targets)
         dense = F.one_hot(labels, classes + 1)[..., :classes].to(inputs.dtype)
-        inputs = torch.where(counted, inputs, 0.0)  # selected away: NaN in an ignored row must not spread
-    # log p_t and log (1 - p_t) of each class, without cancellation; (1 - p_t) is mixed for soft targets.
+        inputs = torch.where(counted, inputs, 0.0)  # NaN in an ignored row must not reach the loss
+    # logsigmoid computes log p_t without cancellation. Soft targets weight both classes' terms.
     cross_entropy = -(dense * F.logsigmoid(inputs) + (1 - dense) * F.logsigmoid(-inputs))
-    miss = torch.sigmoid(inputs) * (1 - dense) + torch.sigmoid(-inputs) * dense
-    loss = cross_entropy if gamma == 0 else cross_entropy * miss**gamma
+    one_minus_p_t = torch.sigmoid(inputs) * (1 - dense) + torch.sigmoid(-inputs) * dense
+    loss = cross_entropy if gamma == 0 else cross_entropy * one_minus_p_t**gamma
     if isinstance(alpha, Tensor) or alpha >= 0:
         loss = loss * (alpha * dense + (1 - alpha) * (1 - dense))
     loss = torch.where(counted, loss, 0.0)

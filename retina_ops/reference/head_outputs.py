@@ -1,4 +1,4 @@
-"""The outputs of a detection head, one row an anchor."""
+"""The outputs of a detection head, one row per anchor."""
 
 from __future__ import annotations
 
@@ -8,21 +8,22 @@ from torch import Tensor
 
 
 def by_anchor(cls_logits: Sequence[Tensor], bbox_regression: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-    """Levels ``[B, A * K, H, W]`` and ``[B, A * 4, H, W]`` as ``[B, H * W * A, K]`` and ``[B, H * W * A, 4]``.
+    """Reshapes levels ``[B, A * K, H, W]`` and ``[B, A * 4, H, W]`` to ``[B, H * W * A, K]`` and ``[B, H * W * A, 4]``.
 
-    Anchors go by row, column and place in the cell, as torchvision's generator numbers them. Levels that have this
-    shape already stay.
+    Anchors are ordered by row, column and index within the cell, as by torchvision's anchor generator. Levels that
+    have this shape already are returned as they are.
     """
     rows = []
-    for cls, box in zip(cls_logits, bbox_regression, strict=True):
-        per_cell = box.shape[1] // 4 if box.dim() == 4 else 1
-        rows.append((_rows(cls, per_cell), _rows(box, per_cell)))
-    return [cls for cls, _ in rows], [box for _, box in rows]
+    for logits, deltas in zip(cls_logits, bbox_regression, strict=True):
+        anchors_per_cell = deltas.shape[1] // 4 if deltas.dim() == 4 else 1
+        rows.append((_rows(logits, anchors_per_cell), _rows(deltas, anchors_per_cell)))
+    return [logits for logits, _ in rows], [deltas for _, deltas in rows]
 
 
-def _rows(level: Tensor, per_cell: int) -> Tensor:
+def _rows(level: Tensor, anchors_per_cell: int) -> Tensor:
     if level.dim() == 3:
         return level
     batch, channels, height, width = level.shape
-    values = channels // per_cell
-    return level.view(batch, per_cell, values, height, width).permute(0, 3, 4, 1, 2).reshape(batch, -1, values)
+    values = channels // anchors_per_cell
+    maps = level.view(batch, anchors_per_cell, values, height, width)
+    return maps.permute(0, 3, 4, 1, 2).reshape(batch, height * width * anchors_per_cell, values)

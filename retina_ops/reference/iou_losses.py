@@ -1,4 +1,4 @@
-"""The IoU losses of matched boxes in plain PyTorch."""
+"""The IoU losses of pairs of boxes in plain PyTorch."""
 
 from __future__ import annotations
 
@@ -7,25 +7,15 @@ import math
 import torch
 from torch import Tensor
 
+from retina_ops.reference._box_terms import aspect_angle, widen
+
 __all__ = ["complete_box_iou_loss", "distance_box_iou_loss", "generalized_box_iou_loss"]
 
 
-def _wide(boxes: Tensor) -> Tensor:
-    return boxes if boxes.dtype == torch.float64 else boxes.float()
-
-
-def aspect_angle(boxes: Tensor) -> Tensor:
-    """atan(width / height) of boxes ``[..., 4]``, NaN for a point; its slope is finite where the height is 0."""
-    width, height = boxes[..., 2] - boxes[..., 0], boxes[..., 3] - boxes[..., 1]
-    upright = torch.where(height < 0, -1.0, 1.0).to(boxes.dtype)
-    angle = torch.atan2(width * upright, height * upright)
-    return torch.where((width == 0) & (height == 0), torch.nan, angle)
-
-
 def _iou(boxes1: Tensor, boxes2: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    """Intersection over union, and the union."""
+    """IoU and union area of each pair."""
     overlap = torch.min(boxes1[..., 2:], boxes2[..., 2:]) - torch.max(boxes1[..., :2], boxes2[..., :2])
-    # Selected, not clamped: boxes that do not overlap pass no gradient.
+    # torch.where instead of clamp: boxes that do not overlap get no gradient.
     overlap = torch.where((overlap > 0).all(-1, keepdim=True), overlap, 0.0)
     intersection = overlap[..., 0] * overlap[..., 1]
     size1, size2 = boxes1[..., 2:] - boxes1[..., :2], boxes2[..., 2:] - boxes2[..., :2]
@@ -34,7 +24,7 @@ def _iou(boxes1: Tensor, boxes2: Tensor, eps: float) -> tuple[Tensor, Tensor]:
 
 
 def _enclosing(boxes1: Tensor, boxes2: Tensor) -> Tensor:
-    """Width and height of the smallest box around both."""
+    """Width and height of the smallest box that encloses both."""
     return torch.max(boxes1[..., 2:], boxes2[..., 2:]) - torch.min(boxes1[..., :2], boxes2[..., :2])
 
 
@@ -45,15 +35,16 @@ def _reduce(loss: Tensor, reduction: str) -> Tensor:
 
 
 def generalized_box_iou_loss(boxes1: Tensor, boxes2: Tensor, reduction: str = "none", eps: float = 1e-7) -> Tensor:
-    """The definition of :func:`retina_ops.generalized_box_iou_loss`; in float32, float64 for float64."""
-    boxes1, boxes2 = _wide(boxes1), _wide(boxes2)
+    """The definition of :func:`retina_ops.generalized_box_iou_loss`; computes in float32, or in float64 for float64."""
+    boxes1, boxes2 = widen(boxes1), widen(boxes2)
     iou, union = _iou(boxes1, boxes2, eps)
     width, height = _enclosing(boxes1, boxes2).unbind(-1)
     area = width * height
     return _reduce(1 - (iou - (area - union) / (area + eps)), reduction)
 
 
-def _distance(boxes1: Tensor, boxes2: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+def _distance_loss_and_iou(boxes1: Tensor, boxes2: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """1 - distance IoU of each pair, and IoU."""
     iou, _ = _iou(boxes1, boxes2, eps)
     diagonal = _enclosing(boxes1, boxes2).square().sum(-1) + eps
     centres = ((boxes1[..., :2] + boxes1[..., 2:]) / 2 - (boxes2[..., :2] + boxes2[..., 2:]) / 2).square().sum(-1)
@@ -61,14 +52,14 @@ def _distance(boxes1: Tensor, boxes2: Tensor, eps: float) -> tuple[Tensor, Tenso
 
 
 def distance_box_iou_loss(boxes1: Tensor, boxes2: Tensor, reduction: str = "none", eps: float = 1e-7) -> Tensor:
-    """The definition of :func:`retina_ops.distance_box_iou_loss`; in float32, float64 for float64."""
-    return _reduce(_distance(_wide(boxes1), _wide(boxes2), eps)[0], reduction)
+    """The definition of :func:`retina_ops.distance_box_iou_loss`; computes in float32, or in float64 for float64."""
+    return _reduce(_distance_loss_and_iou(widen(boxes1), widen(boxes2), eps)[0], reduction)
 
 
 def complete_box_iou_loss(boxes1: Tensor, boxes2: Tensor, reduction: str = "none", eps: float = 1e-7) -> Tensor:
-    """The definition of :func:`retina_ops.complete_box_iou_loss`; in float32, float64 for float64."""
-    boxes1, boxes2 = _wide(boxes1), _wide(boxes2)
-    loss, iou = _distance(boxes1, boxes2, 1e-7)
+    """The definition of :func:`retina_ops.complete_box_iou_loss`; computes in float32, or in float64 for float64."""
+    boxes1, boxes2 = widen(boxes1), widen(boxes2)
+    loss, iou = _distance_loss_and_iou(boxes1, boxes2, 1e-7)  # as in torchvision, whatever eps is
     v = 4 / math.pi**2 * (aspect_angle(boxes2) - aspect_angle(boxes1)) ** 2
     with torch.no_grad():
         alpha = v / (1 - iou + v + eps)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from retina_ops._deprecated import BOX_CODER, POSTPROCESSING, renamed_arguments
-from retina_ops.reference.boxes import Weights, decode_boxes
+from retina_ops.reference.box_coding import Weights, decode_boxes
 from retina_ops.reference.head_outputs import by_anchor
 from retina_ops.reference.nms import batched_nms
 
@@ -30,8 +30,8 @@ def postprocess(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The definition of :func:`retina_ops.postprocess`, image by image and level by level.
 
-    The float32 score is the float32 nearest to the true sigmoid: torch's own float32 sigmoid depends on the device and
-    on the place in the tensor, and so does the order of scores an ulp apart.
+    A float32 score is the sigmoid in float64, rounded. torch's float32 sigmoid depends on the device and on the
+    element's position in the tensor, so that scores one ulp apart could change their order.
     """
     logits, deltas = by_anchor(cls_logits, bbox_regression)
     level_anchors = anchors.split([level.shape[1] for level in logits])
@@ -44,13 +44,13 @@ def postprocess(
     sizes = image_sizes.tolist() if isinstance(image_sizes, Tensor) else image_sizes
     for image, size in enumerate(sizes):
         found = []
-        for level, box, its_anchors in zip(logits, deltas, level_anchors, strict=True):
+        for level, box, anchors_of_level in zip(logits, deltas, level_anchors, strict=True):
             level_scores = torch.sigmoid(level[image].double()).to(wide).flatten()
             above = torch.where(level_scores > level_scores.new_tensor(score_thresh))[0]
             best, order = level_scores[above].sort(descending=True, stable=True)
             kept = above[order[:topk_candidates]]
             anchor = kept // level.shape[-1]
-            codes, proposals = box[image][anchor].to(box_dtype), its_anchors[anchor].to(box_dtype)
+            codes, proposals = box[image][anchor].to(box_dtype), anchors_of_level[anchor].to(box_dtype)
             decoded = decode_boxes(codes, proposals, bbox_reg_weights, image_size=size)
             found.append((decoded, best[:topk_candidates], kept % level.shape[-1]))
         all_boxes, all_scores, all_labels = (torch.cat(parts) for parts in zip(*found, strict=True))

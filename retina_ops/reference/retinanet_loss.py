@@ -10,7 +10,7 @@ from torch import Tensor
 
 from retina_ops._deprecated import BOX_CODER, MATCHING, renamed_arguments
 from retina_ops.reference.anchor_matching import match_anchors
-from retina_ops.reference.boxes import Weights, decode_boxes, encode_boxes
+from retina_ops.reference.box_coding import Weights, decode_boxes, encode_boxes
 from retina_ops.reference.focal_loss import sigmoid_focal_loss
 from retina_ops.reference.head_outputs import by_anchor
 from retina_ops.reference.iou_losses import complete_box_iou_loss, distance_box_iou_loss, generalized_box_iou_loss
@@ -44,7 +44,7 @@ def retinanet_loss(
     ignore_regions: Sequence[Tensor] | None = None,
     ignore_iof: float = 0.5,
 ) -> tuple[Tensor, Tensor]:
-    """The definition of :func:`retina_ops.retinanet_loss`, in the dtype of the outputs; one process."""
+    """The definition of :func:`retina_ops.retinanet_loss` for one process; computes in the dtype of the outputs."""
     regions = [None] * len(gt_boxes) if ignore_regions is None else ignore_regions
     matches = torch.stack(
         [
@@ -54,10 +54,10 @@ def retinanet_loss(
                 fg_iou_thresh,
                 bg_iou_thresh,
                 allow_low_quality_matches,
-                ignore_regions=r,
+                ignore_regions=image_regions,
                 ignore_iof=ignore_iof,
             )
-            for boxes, r in zip(gt_boxes, regions, strict=True)
+            for boxes, image_regions in zip(gt_boxes, regions, strict=True)
         ]
     )
     foreground = (matches >= 0).sum(dim=1)
@@ -88,8 +88,16 @@ def matched_loss(
     smooth_l1_beta: float,
     bbox_reg_weights: Weights,
 ) -> tuple[Tensor, Tensor]:
-    """Both losses of anchors that are matched: levels ``[B, N, K]`` and ``[B, N, 4]``, ``matches`` and ``divisor``
-    ``[B]``: what the sums of each image are divided by."""
+    """Classification and box loss of anchors with known matches.
+
+    Args:
+        cls_logits, bbox_regression: levels ``[B, n, K]`` and ``[B, n, 4]``, N anchors in all.
+        anchors: ``[N, 4]``.
+        matches: ``[B, N]``, as of :func:`retina_ops.match_anchors`.
+        gt_boxes, gt_labels: of each image.
+        divisor: ``[B]``: each image's sums are divided by this.
+        alpha, gamma, box_loss, smooth_l1_beta, bbox_reg_weights: as for :func:`retina_ops.retinanet_loss`.
+    """
     logits, deltas = torch.cat(list(cls_logits), dim=1), torch.cat(list(bbox_regression), dim=1)
     wide = torch.promote_types(torch.promote_types(deltas.dtype, torch.float32), anchors.dtype)
     classification, regression = [], []

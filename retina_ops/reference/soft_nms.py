@@ -1,11 +1,11 @@
-"""Soft non-maximum suppression in plain PyTorch: step by step over the matrix of all IoUs."""
+"""Soft non-maximum suppression in plain PyTorch: one box per step, from the matrix of all IoUs."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from retina_ops.reference.boxes import box_iou
+from retina_ops.reference.box_iou import box_iou
 
 __all__ = ["soft_nms"]
 
@@ -20,7 +20,7 @@ def soft_nms(
     *,
     idxs: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """The definition of :func:`retina_ops.soft_nms`; memory O(N^2). Differentiable in boxes too."""
+    """The definition of :func:`retina_ops.soft_nms`; needs O(N^2) memory. Boxes may have gradients, too."""
     dtype = torch.float64 if torch.float64 in (boxes.dtype, scores.dtype) else torch.float32
     wide = scores.to(dtype)
     iou = box_iou(boxes.to(dtype), boxes.to(dtype))
@@ -32,14 +32,14 @@ def soft_nms(
     if idxs is not None:
         factors = torch.where(idxs[:, None] == idxs, factors, 1.0)
     decay = torch.ones_like(wide)
-    left = wide >= min_score  # never where NaN
+    remaining = wide >= min_score  # False for NaN
     taken = []
-    while left.any():
-        current = torch.where(left, wide * decay, -1.0)
+    while remaining.any():
+        current = torch.where(remaining, wide * decay, -1.0)
         first = int((current == current.max()).nonzero()[0])
         taken.append(first)
-        left[first] = False
-        decay = torch.where(left, decay * factors[first], decay)
-        left = left & (wide * decay >= min_score)
+        remaining[first] = False
+        decay = torch.where(remaining, decay * factors[first], decay)
+        remaining = remaining & (wide * decay >= min_score)
     keep = torch.tensor(taken, dtype=torch.int64, device=boxes.device)
     return keep, (wide[keep] * decay[keep]).to(scores.dtype)

@@ -1,4 +1,4 @@
-"""The command line as a user meets it: what it writes, and how it answers bad input."""
+"""The command line: the files that it writes, and its answers to wrong input."""
 
 from __future__ import annotations
 
@@ -213,7 +213,7 @@ def test_inspect(tmp_path: Path, digits: Path, capsys: pytest.CaptureFixture[str
     assert "anchors per image:" in capsys.readouterr().out
     summary = json.loads((tmp_path / "out/summary.json").read_text())
     assert summary["images"] == 4 and len(list((tmp_path / "out/ground_truth").iterdir())) == 2
-    # 128 x 128 pixels after scaling: 16^2 + 8^2 + 4^2 + 2^2 + 1 cells with 9 anchors each
+    # Images of 128 x 128 pixels have 16^2 + 8^2 + 4^2 + 2^2 + 1 cells with 9 anchors each.
     counts = summary["anchors_per_image"]
     assert counts["positive"] + counts["ignored"] + counts["negative"] == pytest.approx(341 * 9)
     assert summary["best_anchor_iou"]["mean"] > 0.45
@@ -238,7 +238,7 @@ def test_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: p
 
 
 def bad_inputs(folder: Path, digits: Path, weights: Path) -> dict[str, tuple[list[object], list[str]]]:
-    """Name -> (command line, what its one line must hold)."""
+    """Name -> (command line, parts of the one-line error)."""
     content = json.loads((digits / "annotations/train.json").read_text())
     train_images = digits / "images/train"
     image = train_images / content["images"][0]["file_name"]
@@ -297,7 +297,7 @@ def bad_inputs(folder: Path, digits: Path, weights: Path) -> dict[str, tuple[lis
 
 
 def test_bad_input_is_one_line(tmp_path: Path, digits: Path, weights: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Each names the file and the reason, writes no trace, and leaves no half-written output."""
+    """The error names the file and the reason, has no traceback, and leaves no files in the output folder."""
     for name, (command, parts) in bad_inputs(tmp_path, digits, weights).items():
         status = run(*command)
         *before, line = capsys.readouterr().err.splitlines()

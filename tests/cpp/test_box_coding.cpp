@@ -1,9 +1,10 @@
-// CPU box coding and IoU over plain memory: inverse of each other, clipped, repeated proposals, and tails.
+// CPU box coding and IoU over plain memory: decoding inverts encoding, with clipping, repeated proposals and blocks
+// that are not full.
 #include <algorithm>
 #include <cmath>
 
-#include "box_coding/box_coding_cpu.h"
-#include "box_iou/box_iou_cpu.h"
+#include "box_coding/box_coding.h"
+#include "box_iou/box_iou.h"
 #include "boxes.h"
 #include "check.h"
 

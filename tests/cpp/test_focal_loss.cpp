@@ -1,4 +1,4 @@
-// The CPU kernel over plain memory: against the definition in double, and independence of how a range is cut.
+// The CPU focal loss over plain memory, in chunks, against the definition in double.
 #include <cmath>
 #include <random>
 #include <vector>
@@ -26,7 +26,7 @@ void test_matches_definition(Case size) {
   std::normal_distribution<float> normal(0.0f, 2.0f);
   const int64_t n = size.rows * size.classes;
   std::vector<float> logits(static_cast<size_t>(n));
-  std::vector<float> value(static_cast<size_t>(n), -1.0f);
+  std::vector<float> losses(static_cast<size_t>(n), -1.0f);
   std::vector<float> grad(static_cast<size_t>(n), -1.0f);
   std::vector<int64_t> labels(static_cast<size_t>(size.rows));
   for (float& x : logits) x = normal(random);
@@ -41,8 +41,8 @@ void test_matches_definition(Case size) {
   problem.alpha = 0.25;
   problem.gamma = 2.0;
   problem.order = 1;
-  problem.value = value.data();
-  problem.derivative = grad.data();
+  problem.loss_out = losses.data();
+  problem.grad_out = grad.data();
   problem.upstream_scalar = 1.0;
   double sum = 0.0;
   for (int64_t begin = 0; begin < n; begin += kFocalChunk) {
@@ -61,7 +61,7 @@ void test_matches_definition(Case size) {
             ? 0.0
             : (definition(x + step, positive, 0.25, 2.0) - definition(x - step, positive, 0.25, 2.0)) / (2.0 * step);
     expected_sum += loss;
-    EXPECT(std::abs(value[static_cast<size_t>(i)] - loss) <= 4e-6 * loss);
+    EXPECT(std::abs(losses[static_cast<size_t>(i)] - loss) <= 4e-6 * loss);
     EXPECT(std::abs(grad[static_cast<size_t>(i)] - slope) <= 1e-5 * std::abs(slope) + 1e-9);
   }
   EXPECT(std::abs(sum - expected_sum) <= 1e-6 * expected_sum);

@@ -2,14 +2,11 @@
 #include "boxes.h"
 #include "check.h"
 #include "nms/nms.h"
-#include "nms/nms_cpu.h"
 #include "nms/score_order.h"
 
 using namespace retina_ops;
 
 namespace {
-
-void in_one_piece(int64_t count, const std::function<void(int64_t, int64_t)>& body) { body(0, count); }
 
 template <class T>
 std::vector<int32_t> greedy(const std::vector<T>& boxes, const std::vector<float>& scores,
@@ -50,8 +47,8 @@ void test_matches_greedy(Dtype dtype, int count, double side) {
           count,        threshold};
       const std::vector<int32_t> expected =
           greedy(boxes, scores, with_classes ? classes : std::vector<int64_t>(), threshold);
-      EXPECT(nms_keep(problem, count, in_one_piece) == expected);
-      if (expected.size() > 2) EXPECT(nms_keep(problem, 2, in_one_piece).size() == 2);
+      EXPECT(nms_keep(problem, count, serial_for) == expected);
+      if (expected.size() > 2) EXPECT(nms_keep(problem, 2, serial_for).size() == 2);
     }
   }
 }
@@ -67,7 +64,7 @@ void test_order() {
 
 int main() {
   test_order();
-  // None, one, a list, a grid of one chunk, several chunks, a crowded field.
+  // No box, one box, a list, a grid and one chunk, several chunks, a crowded field.
   for (const int count : {0, 1, 70, 600, 4500}) test_matches_greedy<float>(Dtype::kFloat32, count, 700.0);
   test_matches_greedy<float>(Dtype::kFloat32, 900, 90.0);
   test_matches_greedy<double>(Dtype::kFloat64, 700, 300.0);

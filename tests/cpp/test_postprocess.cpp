@@ -11,10 +11,8 @@ using namespace retina_ops;
 
 namespace {
 
-void in_one_piece(int64_t count, const std::function<void(int64_t, int64_t)>& body) { body(0, count); }
-
-// One part after the other from the last on: a strip sees the bound of those after it.
-void backwards(int64_t count, const std::function<void(int64_t, int64_t)>& body) {
+// A ParallelFor that runs one iteration at a time, the last first: each strip sees the bound of the strips after it.
+void backwards(int64_t count, int64_t, RangeBody body) {
   for (int64_t i = count; i-- > 0;) body(i, i + 1);
 }
 
@@ -118,7 +116,7 @@ void test_one_level(Dtype dtype, bool is_planar, int64_t anchors, int64_t classe
     if (keep) expected.push_back({box, -minus_score, place % classes});
   }
 
-  for (const ParallelFor& parallel : {ParallelFor(in_one_piece), ParallelFor(backwards)}) {
+  for (const ParallelFor parallel : {&serial_for, &backwards}) {
     std::vector<T> out_boxes(400, T(7)), out_scores(100, T(7));
     std::vector<int64_t> out_labels(100, 7), count(1, 7);
     problem.boxes = out_boxes.data();

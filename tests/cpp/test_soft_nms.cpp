@@ -9,8 +9,6 @@ using namespace retina_ops;
 
 namespace {
 
-void in_one_piece(int64_t count, const std::function<void(int64_t, int64_t)>& body) { body(0, count); }
-
 // Step by step over all boxes, in the same arithmetic.
 template <bool kGaussian, class A>
 SoftNmsTaken<A> stepwise(const SoftNmsProblem& problem) {
@@ -60,7 +58,7 @@ void test_matches_stepwise(Dtype dtype, int count, double side) {
       const SoftNmsProblem problem{boxes.data(), dtype, scores.data(), dtype, kind > 1 ? classes.data() : nullptr,
                                    count,        0.2,   gaussian,      0.4,   min_score};
       const SoftNmsTaken<A> expected = gaussian ? stepwise<true, A>(problem) : stepwise<false, A>(problem);
-      const SoftNmsTaken<A> taken = soft_nms_taken<A>(problem, in_one_piece);
+      const SoftNmsTaken<A> taken = soft_nms_taken<A>(problem, serial_for);
       EXPECT(taken.keep == expected.keep);
       EXPECT(taken.scores == expected.scores);
       EXPECT(taken.decays == expected.decays);
@@ -87,7 +85,7 @@ void test_exp(double lowest, double tolerance) {
 int main() {
   test_exp<float>(-87.0, 3e-7);
   test_exp<double>(-707.0, 5e-16);
-  // None, one, one group, several, a crowded field that is compacted often.
+  // No box, one box, unsorted blocks, sorted blocks, a crowded field that is compacted often.
   for (const int count : {0, 1, 50, 64, 65, 700}) test_matches_stepwise<float>(Dtype::kFloat32, count, 400.0);
   test_matches_stepwise<float>(Dtype::kFloat32, 500, 90.0);
   test_matches_stepwise<double>(Dtype::kFloat64, 400, 300.0);

@@ -1,4 +1,4 @@
-"""Inputs of the kernel tests, float64 expectations, and how close results must be to them."""
+"""Inputs of the kernel tests, expected results in float64, and the tolerances."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ GAMMAS = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0)
 
 
 def close(got: Tensor, expected: Tensor, dtype: torch.dtype) -> None:
-    """Within the precision of `dtype`, of float64 expectations."""
+    """Asserts that results are within the precision of `dtype` of expected results in float64."""
     relative = {torch.float64: 1e-11, torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1e-2}[dtype]
     absolute = {torch.float64: 1e-13, torch.float32: 1e-7, torch.float16: 1e-6, torch.bfloat16: 1e-7}[dtype]
     torch.testing.assert_close(got.double(), expected.double(), rtol=relative, atol=absolute, equal_nan=True)
 
 
 def near(got: Tensor, expected: Tensor, dtype: torch.dtype) -> None:
-    """Coordinates and deltas: differences of large numbers, relative to the largest."""
+    """The same for coordinates and deltas, which are differences of large numbers: relative to the largest."""
     relative = {torch.float64: 1e-11, torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1e-2}[dtype]
     scale = float(expected.abs().max())
     assert (got.double() - expected).abs().max() <= relative * max(scale, 1.0)

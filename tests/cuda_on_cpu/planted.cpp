@@ -1,4 +1,5 @@
-// Small kernels, each right or with one bug: planted NAME right|wrong ORDER SEED. What the emulator must report.
+// Small kernels, each in a right version and one with a bug that the emulator must report.
+// Usage: planted NAME right|wrong ORDER SEED
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -91,7 +92,7 @@ void divergent_barrier(float* data, bool wrong) {
 
 void early_exit(float* data, bool wrong) {
   if (wrong && threadIdx.x == 5) {
-    unsigned mask = kFullWarp;  // waits for lanes that wait at the barrier
+    unsigned mask = kFullWarp;  // waits for lanes that are at the barrier
     data[5] = static_cast<float>(__ballot_sync(mask, true));
   }
   __syncthreads();
@@ -136,7 +137,7 @@ void deep_stack(float* data, bool wrong) {
   room[1] = room[0];
 }
 
-// The last block to finish adds what the others left, with a fence on either side of the counter.
+// The last block to finish adds what the other blocks wrote. Fences stand before and after the counter.
 void last_block(float* data, bool has_fence_before, bool has_fence_after) {
   RETINA_OPS_SHARED(bool, is_last);
   auto* done = reinterpret_cast<unsigned*>(data + 64);
@@ -152,7 +153,7 @@ void last_block(float* data, bool has_fence_before, bool has_fence_after) {
   for (unsigned i = 0; i < gridDim.x; ++i) sum += data[i];
   data[65] = sum;
 }
-// The fence must come after the barrier that gathers the other threads' writes.
+// The fence must stand after the barrier that orders the writes of the other threads.
 void fence_before_barrier(float* data, bool wrong) {
   RETINA_OPS_SHARED(bool, is_last);
   auto* done = reinterpret_cast<unsigned*>(data + 64);

@@ -1,4 +1,4 @@
-"""The emulator reports each planted bug, and nothing of the same kernel without it."""
+"""The emulator reports each bug of planted.cpp, and nothing for the same kernel without the bug."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from .build import HERE, compile_program, symbolized
 from .device import ENVIRONMENT
 
-# Bug -> what the sanitizers say of it, what the race checker says; None: it is not theirs to see.
+# By bug: what the report of the sanitizers contains, and that of the race checker. None: this variant cannot find it.
 PLANTED: dict[str, tuple[str | None, str | None]] = {
     "global bounds": ("heap-buffer-overflow", "read outside every array"),
     "shared bounds": ("out of bounds|use-after-poison|heap-buffer-overflow", "read outside every array"),
@@ -27,7 +27,7 @@ PLANTED: dict[str, tuple[str | None, str | None]] = {
     "misaligned": ("misaligned address", None),
     "lane that left": ("names a lane that left", "names a lane that left"),
     "lane outside mask": ("not in its own mask", "not in its own mask"),
-    "deep stack": ("", ""),  # a fault at the guard page
+    "deep stack": ("", ""),  # a fault at the guard page, without a report
     "missing fence": (None, "read after write"),
     "missing fence after the counter": (None, "read after write"),
     "fence before the barrier": (None, "read after write"),

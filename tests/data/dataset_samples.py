@@ -13,7 +13,7 @@ WIDTH, HEIGHT = 64, 48
 
 
 def write_image(path: Path, width: int = WIDTH, height: int = HEIGHT, seed: int = 0) -> Path:
-    """A photograph-like PNG or JPEG, not compressible to nothing."""
+    """An image file of random pixels, which compress badly, as those of photographs do."""
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(path)
@@ -21,7 +21,7 @@ def write_image(path: Path, width: int = WIDTH, height: int = HEIGHT, seed: int 
 
 
 def coco_content() -> dict[str, Any]:
-    """Three images, ids not in order; categories with gaps in their ids, listed out of order."""
+    """Three images with unordered ids, and three categories with unordered ids that have gaps."""
     return {
         "images": [
             {"id": 30, "file_name": "c.png", "width": WIDTH, "height": HEIGHT},
@@ -38,7 +38,7 @@ def coco_content() -> dict[str, Any]:
 
 
 def write_coco_folder(folder: Path, content: Any = None) -> Path:
-    """Images in ``folder/images`` and ``folder/annotations/train.json``; returns the annotation file."""
+    """Writes images to ``folder/images``, and ``folder/annotations/train.json``. Returns the annotation file."""
     for seed, name in enumerate("abc"):
         write_image(folder / "images" / f"{name}.png", seed=seed)
     file = folder / "annotations" / "train.json"
@@ -53,7 +53,7 @@ def voc_object(name: str, box: tuple[float, float, float, float], difficult: int
 
 
 def write_voc_folder(folder: Path, objects: dict[str, list[str]] | None = None) -> Path:
-    """A Pascal VOC folder with a train list; ``objects`` holds the XML of each image's objects."""
+    """Writes a Pascal VOC folder with a train list. ``objects`` has the XML elements of each image's objects."""
     if objects is None:
         objects = {
             "2007_000001": [voc_object("dog", (1, 1, 64, 48)), voc_object("person", (11, 6, 20, 25), difficult=1)],

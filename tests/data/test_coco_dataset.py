@@ -1,4 +1,4 @@
-"""COCO JSON: what an item is, and one line for everything that can be wrong with the files."""
+"""COCO JSON: the items of a data set, and one-line errors for all faults of the files."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ def test_item(tmp_path: Path) -> None:
     assert image.dtype == torch.uint8 and torch.equal(image, torch.from_numpy(stored).permute(2, 0, 1))
     assert torch.equal(target["boxes"], torch.tensor([[4.0, 5, 24, 15], [30.5, 1.25, 32.5, 41.25]]))
     assert target["labels"].tolist() == [1, 2] and target["labels"].dtype == torch.int64
-    assert target["area"].tolist() == [150.5, 80.0]  # published where there is one, else the box's
+    assert target["area"].tolist() == [150.5, 80.0]  # as annotated; without an annotation, that of the box
     assert target["image_id"] == 10
     assert dataset[0][1]["iscrowd"].tolist() == [1]
-    assert dataset[2][1]["boxes"].shape == (0, 4)  # an image without objects is kept
+    assert dataset[2][1]["boxes"].shape == (0, 4)  # images without objects are kept
 
 
 def test_categories_of_a_model_decide_the_labels(tmp_path: Path) -> None:
@@ -251,7 +251,7 @@ def test_read_image_applies_orientation(tmp_path: Path) -> None:
     turned.save(path, exif=exif, quality=95)
     assert read_image(path).shape == (3, 64, 48)
     assert read_image(path, (64, 48)).shape == (3, 64, 48)
-    assert read_image(path, (48, 64)).shape == (3, 48, 64)  # annotated as stored
+    assert read_image(path, (48, 64)).shape == (3, 48, 64)  # annotations refer to the stored pixels
 
 
 def test_list_images(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Digits scenes: what the issue promises of them, on the scenes that are used."""
+"""Digits scenes: sizes, overlaps, splits, determinism."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_layout_of_the_test_scenes() -> None:
     assert min(counts) == 1 and max(counts) == 12
     assert min(sides) == 14 and max(sides) == 96
     assert max(overlaps) <= 0.3 + 1e-9
-    assert np.mean(np.array(overlaps) > 0.1) > 0.2  # overlap is not the exception
+    assert np.mean(np.array(overlaps) > 0.1) > 0.2  # overlaps are frequent
     assert np.bincount(classes, minlength=10).min() > 150
 
 
@@ -47,7 +47,7 @@ def test_splits_share_no_digit() -> None:
 def test_depends_on_seed_split_and_index_alone() -> None:
     scenes = DigitScenes("train", 10)
     image, target = scenes[4]
-    again, same = DigitScenes("train", 8)[4]  # another length, another object
+    again, same = DigitScenes("train", 8)[4]  # a different length
     assert torch.equal(image, again) and torch.equal(target["boxes"], same["boxes"])
     assert torch.equal(scenes.target(4)["boxes"], target["boxes"])
     assert torch.equal(scenes[-6][0], image)
@@ -62,14 +62,13 @@ def test_digits_are_visible_and_fill_their_boxes() -> None:
         opacity = np.asarray(_glyph(source))
         assert max(opacity.shape) == 96
         assert all(edge.max() > 60 for edge in (opacity[0], opacity[-1], opacity[:, 0], opacity[:, -1]))
-    # A scene differs from its own background inside the boxes only: noise is +-20 levels at most.
     scenes = DigitScenes("test", 30)
     for index in range(30):
         image, target = scenes[index]
         assert image.shape == (3, 256, 256) and image.dtype == torch.uint8 and image.is_contiguous()
         for x1, y1, x2, y2 in target["boxes"].int().tolist():
             patch = image[:, y1:y2, x1:x2].float().mean(0)
-            assert patch.std() > 4  # neither a flat patch nor one outside the picture
+            assert patch.std() > 4  # there is a digit in the box
 
 
 def test_other_sizes() -> None:

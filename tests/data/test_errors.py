@@ -1,4 +1,4 @@
-"""Errors of one line: for files, for missing packages, and across processes."""
+"""One-line errors, for files, for missing packages, and from other processes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_missing_package_names_the_extra(cause: Exception) -> None:
     assert "\n" not in str(caught.value) and str(caught.value).startswith(" ".join(str(cause).split()))
 
 
-# One process for all three, because each start of torch takes seconds.
+# One process for all three, because it takes seconds to import torch.
 WITHOUT_PACKAGES = """
 import importlib, sys
 for module, missing in (("retina_ops.evaluation", "faster_coco_eval"), ("retina_ops.data.digits", "sklearn"),

@@ -1,4 +1,4 @@
-"""Whatever stands in an annotation file: it is read, or refused with one line. And the examples in docstrings run."""
+"""Random changes of annotation files are read or rejected with one line. The examples in docstrings run."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ DETECTIONS = [
 
 
 def mutate(content, rng: random.Random):
-    """A copy with one place, at any depth, replaced or removed."""
+    """A copy in which one value, at any depth, is replaced or removed."""
     content = copy.deepcopy(content)
     place = content
     while True:

@@ -1,4 +1,4 @@
-"""What a user sees before training, checked against torchvision's IoU and matcher."""
+"""Inspection of a data set, compared with torchvision's IoU and matcher; drawing."""
 
 from __future__ import annotations
 
@@ -69,10 +69,10 @@ def test_crowds_empty_images_and_anchor_function(tmp_path: Path) -> None:
         return grid(height, width, 8, (8,))
 
     summary = inspect_dataset(dataset, anchors)
-    assert asked == [(48, 64)]  # once a size
+    assert asked == [(48, 64)]  # once per image size
     assert summary["images_without_boxes"] == 2 and summary["crowd_boxes"] == 1 and summary["boxes"] == 2
     assert summary["classes"]["car"] == {"boxes": 0, "images": 0, "median_size": None, "mean_best_iou": None}
-    # The crowd covers its whole image: none of its anchors is background.
+    # The crowd region covers its image, so that no anchor of this image is background.
     assert summary["anchors_per_image"]["ignored"] >= 48 / 3
     remarks = " ".join(summary["remarks"])
     for words in (
@@ -98,7 +98,7 @@ def test_draw_detections(tmp_path: Path) -> None:
     color = torch.tensor(class_color(1), dtype=torch.uint8)
     assert torch.equal(plain[:, 20, 30], color) and torch.equal(plain[:, 69, 30], color)
     assert torch.equal(plain[:, 40, 10], color) and torch.equal(plain[:, 40, 59], color)
-    assert not plain[:, 40:60, 20:50].any() and not image.any()  # boxes are outlines, the input is not changed
+    assert not plain[:, 40:60, 20:50].any() and not image.any()  # only outlines are drawn, on a copy
     assert torch.equal(plain[:, 79, 50], torch.tensor(class_color(0), dtype=torch.uint8))
     named = draw_detections(image, boxes, labels, ["Käfer", "猫 " * 30], torch.tensor([0.9, 0.5, 0.1]))
     assert (named != plain).any()

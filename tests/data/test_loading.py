@@ -1,4 +1,4 @@
-"""Batches by aspect ratio, shared among processes."""
+"""Batches by aspect ratio, distributed over processes."""
 
 from __future__ import annotations
 

@@ -10,8 +10,8 @@ import sys
 from collections.abc import Callable, Sequence
 
 import torch
-from boxes import odd_boxes, random_boxes
-from heads import channels_last, head_outputs, random_head
+from inputs.boxes import odd_boxes, random_boxes
+from inputs.heads import channels_last, head_outputs, random_head
 from torch import Tensor
 
 import retina_ops as ops

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 import torchvision
-from boxes import random_boxes
+from inputs.boxes import random_boxes
 from torch import Tensor, nn
 from torchvision.models.detection import retinanet as torchvision_retinanet
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
+import torch
 
 from retina_ops.data import write_coco
 from retina_ops.data.digits import DigitScenes
@@ -11,15 +15,24 @@ from retina_ops.models import LossOptions, ModelConfig
 from retina_ops.training import DataConfig, OptimizerConfig, ScheduleConfig, TrainConfig
 
 
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """The networks of these tests are so small that a second thread costs more time than it saves."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 def write_digits(folder: Path, images: int = 8) -> Path:
-    """A COCO data set of digits scenes with the splits train and val, which are the same scenes."""
+    """A COCO data set of digits scenes. The splits train and val have the same scenes."""
     for split in ("train", "val"):
         write_coco(DigitScenes("train", images), folder, split)
     return folder
 
 
 def small_config(data: Path, **changes: object) -> TrainConfig:
-    """A run of seconds; float32, so that results can be compared."""
+    """A run of a few seconds, in float32 so that results can be compared."""
     config = TrainConfig(
         data=DataConfig(train=str(data)),
         model=ModelConfig(

@@ -1,4 +1,4 @@
-"""The parts of a run by themselves: settings, schedule, optimizer, averaging, precision, devices, the log."""
+"""Parts of a run: settings, schedule, optimizer, moving average, precision, devices, log."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def test_norms_and_biases_are_not_decayed(name: str) -> None:
 
 
 def test_averaged_model() -> None:
-    """Against the recurrence written out, with a counter and a buffer; its warm-up ends where decay is reached."""
+    """Equal to the recurrence, for a weight, a buffer and a counter, before and after the decay is reached."""
     model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
     average = averaged_model(model, 0.5)
     expected = None
@@ -145,7 +145,7 @@ def test_averaged_model() -> None:
             model[1].running_mean.fill_(float(-step))
             model[1].num_batches_tracked.fill_(step)
         average.update_parameters(model)
-        # The first update copies; update t then keeps (1 + t) / (10 + t), 0.5 at most.
+        # The first update copies. Update t has the decay (1 + t) / (10 + t), at most 0.5.
         keep = 0.0 if expected is None else min(0.5, (1 + step) / (10 + step))
         expected = step if expected is None else keep * expected + (1 - keep) * step
     assert average.module[0].weight[0, 0].item() == pytest.approx(expected)

@@ -1,5 +1,5 @@
-// A place in the program that can be left and taken up again: on x86-64 by hand, since swapcontext makes a system call
-// each time; by ucontext elsewhere.
+// An execution context: the registers and the stack of a fiber that does not run. Switched by hand on x86-64, since
+// swapcontext makes a system call each time; by ucontext elsewhere.
 #pragma once
 
 #include <cstddef>
@@ -17,18 +17,18 @@ struct Context {
   void* stack_pointer = nullptr;
 };
 
-// Pushes the registers that a callee must keep, leaves the stack in *from, and takes up `to` in the same way.
+// Pushes the callee-saved registers, stores the stack pointer in *from, loads it from `to`, and pops the registers.
 extern "C" void emulator_switch_stack(void** from, void* to);
 
 inline void switch_context(Context& from, const Context& to) {
   emulator_switch_stack(&from.stack_pointer, to.stack_pointer);
 }
 
-// entry runs on the stack when the context is first taken up; it must not return.
+// The first switch to the context calls entry, which must not return.
 inline void make_context(Context& context, char* stack, size_t bytes, void (*entry)()) {
   constexpr int kSaved = 6;
   auto* top = reinterpret_cast<uintptr_t*>((reinterpret_cast<uintptr_t>(stack) + bytes) & ~uintptr_t(15));
-  *--top = 0;  // where entry would return to; also aligns the stack as a call does
+  *--top = 0;  // the return address of entry, which also aligns the stack as a call does
   *--top = reinterpret_cast<uintptr_t>(entry);
   for (int i = 0; i < kSaved; ++i) *--top = 0;
   context.stack_pointer = top;

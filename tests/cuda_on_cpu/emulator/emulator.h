@@ -1,5 +1,5 @@
-// What the emulated CUDA headers call: one fiber a CUDA thread, one block at a time, one thread of the host.
-// The scheduler decides who runs; the race checker, where it is linked, watches memory.
+// What the emulated CUDA headers call. Each CUDA thread is a fiber; one block runs at a time, in one host thread. The
+// scheduler chooses the fiber that runs; the race checker, in programs that link it, checks every access to memory.
 #pragma once
 
 #include <cstddef>
@@ -17,7 +17,7 @@ struct Dim : Index {
   constexpr Dim(unsigned x = 1, unsigned y = 1, unsigned z = 1) : Index{x, y, z} {}
 };
 
-// In which order ready threads, and blocks, run.
+// The order in which ready threads, and blocks, run.
 enum class Order { kForward, kReverse, kRandom };
 
 struct Config {
@@ -26,16 +26,16 @@ struct Config {
 };
 extern Config config;
 
-// Where the running CUDA thread is.
+// threadIdx, blockIdx, blockDim and gridDim of the running CUDA thread.
 extern Index thread_index, block_index;
 extern Dim block_size, grid_size;
 
-// A kernel did what no kernel may; the message names the thread, the block and the line.
+// A kernel broke a rule. The message names the thread, the block and the line.
 struct Violation : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-// A place in a kernel's source.
+// A line of a kernel's source.
 struct Place {
   const char* file;
   int line;
@@ -48,32 +48,33 @@ void run_grid(Dim grid, Dim block, size_t shared_bytes, void (*body)(const void*
 // __syncthreads
 void block_barrier(Place place);
 
-// Operations that the lanes of a mask perform together.
+// Operations that all lanes of a mask perform together.
 enum class Collective { kSyncWarp, kShuffle, kBallot, kAny, kAll };
 uint64_t collective(Collective operation, unsigned mask, uint64_t value, int source_lane, Place place);
 int lane();
 
-// The block's shared variable of this key: the same memory for all its threads, filled with garbage at its start.
+// The shared variable with this key: the same memory for all threads of a block, filled with garbage when the block
+// starts.
 void* shared_variable(const void* key, size_t bytes, size_t alignment);
 void* dynamic_shared();
 
-// Before an atomic operation: a point where another thread may run. pc: its place in the kernel.
+// Called before an atomic operation; another thread may run first. pc: return address of the operation.
 void before_atomic(void* memory, size_t bytes, const void* pc);
 void fence();
 [[noreturn]] void violation(const std::string& what, Place place);
 
-// Memory read and written by the emulator itself, unseen by the race checker.
+// Reads and writes of the emulator itself, which the race checker does not check.
 uint64_t load_unseen(const void* from, size_t bytes);
 void store_unseen(void* to, uint64_t value, size_t bytes);
 
-// Memory that kernels may touch. is_filled: false where a kernel must write a byte before it is read.
+// Allows kernels to access this memory. is_filled: false if a kernel must write each byte before one reads it.
 void register_memory(void* memory, size_t bytes, const char* name, bool is_filled);
 void unregister_all();
 
-// The race checker's side; all do nothing where it is not linked.
+// The race checker. These functions do nothing in programs that do not link it.
 namespace race {
 void begin_launch(const void* closure, size_t bytes);
-std::string end_launch();  // what was found, or empty
+std::string end_launch();  // the hazards of the launch, or an empty string
 void begin_block(uint64_t block);
 void resume_thread(int thread, const void* stack, size_t bytes);
 void suspend_thread();

@@ -55,11 +55,11 @@ void Fiber::prepare(Entry entry) {
   if (stack_ == nullptr) {
     void* memory = mmap(nullptr, kGuard + kStack, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (memory == MAP_FAILED) throw std::bad_alloc();
-    mprotect(memory, kGuard, PROT_NONE);  // an overflow of the stack faults
+    mprotect(memory, kGuard, PROT_NONE);  // a stack overflow is a fault
     stack_ = static_cast<char*>(memory) + kGuard;
   }
 #if defined(__SANITIZE_ADDRESS__)
-  // The kernel has returned and left no frame; only that of start, at the top, was never left.
+  // The kernel has returned, so its frames are gone. Only the frame of start, at the top, was never left.
   __asan_unpoison_memory_region(stack_ + kStack - kStartFrame, kStartFrame);
 #endif
   current_entry = entry;

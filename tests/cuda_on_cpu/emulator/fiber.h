@@ -1,4 +1,4 @@
-// A stack and a place on it: what the scheduler switches between.
+// A fiber: a stack and an execution context. The scheduler switches between fibers.
 #pragma once
 
 #include <cstddef>
@@ -20,18 +20,18 @@ class Fiber {
   Fiber(const Fiber&) = delete;
   ~Fiber();
 
-  // Will run `entry` from its start when it is next resumed.
+  // The next resume calls `entry`.
   void prepare(Entry entry);
-  // Runs until the fiber calls suspend. The host calls this.
+  // Runs the fiber until it calls suspend. Called by the host.
   void resume();
-  // Back to the host. The running fiber calls this.
+  // Returns to the host. Called by the running fiber.
   static void suspend();
 
   const void* stack() const { return stack_; }
   static size_t stack_bytes();
 
  private:
-  char* stack_ = nullptr;  // above a page that nothing may touch
+  char* stack_ = nullptr;  // above a guard page
   Context context_{};
   static void start();
 };

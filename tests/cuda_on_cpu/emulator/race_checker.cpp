@@ -1,12 +1,15 @@
-// Finds hazards whatever order the threads happened to run in: two accesses to a byte, one of them a write, that no
-// barrier, warp synchronisation or fenced atomic orders. Also reads of bytes that nobody wrote, and accesses outside
-// registered memory. Kernels are compiled with -fsanitize=thread; race_entry.cpp brings their accesses here.
+// Finds hazards, in whatever order the threads ran: two accesses to a byte, at least one of them a write, that no
+// barrier, warp synchronisation or fenced atomic orders. Also finds reads of bytes that were never written, and
+// accesses outside registered memory. Kernels are compiled with -fsanitize=thread; race_entry.cpp passes their accesses
+// on.
 //
-// A byte remembers its last write and up to four reads, chosen so that more than one warp is among them. What may be
-// missed: a write by a lane that is ordered after all remembered reads of its own warp, but not after a fifth.
+// For each byte the last write and up to four reads are kept, of more than one warp if possible. It may miss a write by
+// a lane that is ordered after all kept reads of its own warp, but not after a fifth.
 #include <algorithm>
+#include <array>
 #include <cstdio>
 #include <map>
+#include <memory>
 #include <set>
 #include <unordered_map>
 #include <vector>
@@ -20,9 +23,10 @@ namespace emulator::race {
 namespace {
 
 constexpr int kWarp = 32, kThreads = 1024, kReads = 4;
-constexpr size_t kShown = 8;  // hazards written out
+constexpr size_t kShown = 8;  // hazards that are described
 
-// Who touched a byte, and when in the order of barriers (epoch) and warp synchronisations (clock).
+// An access to a byte: by which thread, and when. epoch counts the barriers of the block, clock the warp
+// synchronisations of the lane.
 struct Access {
   uint32_t launch = 0;
   uint32_t epoch = 0;
@@ -38,15 +42,20 @@ struct Byte {
   Access reads[kReads];
 };
 
+// The bytes of a word have one record until an access covers a part of them; then each has its own.
+constexpr size_t kWord = 4;
+using Parts = std::array<Byte, kWord>;
+
 struct Region {
   uintptr_t start, end;
   const char* name;
   bool is_shared, is_filled;
-  std::vector<Byte> bytes;
+  std::vector<Byte> words;
+  std::vector<std::unique_ptr<Parts>> parts;  // by word; null: the word has one record
 };
 
-// A release by an atomic behind a fence: what the thread did before the fence, and its block before the last barrier
-// before the fence, is ordered before whoever reads the atomic after, and then has a fence of its own.
+// An atomic after a fence is a release. It orders what the thread did before the fence, and what its block did before
+// the last barrier before the fence, before any thread that later reads the atomic and then has a fence of its own.
 struct Release {
   uint32_t epoch;
   int32_t thread;
@@ -64,8 +73,8 @@ uint32_t epoch;
 int32_t thread = -1;  // the running CUDA thread; -1: the host
 uintptr_t stack_start, stack_end, closure_start, closure_end;
 uint32_t clocks[kThreads];
-uint32_t seen[kThreads][kWarp];   // clocks of the lanes of its warp that a thread is ordered after
-bool fenced[kThreads];            // has it written nothing since its last fence?
+uint32_t seen[kThreads][kWarp];   // by thread: the clocks of the lanes of its warp that it is ordered after
+bool fenced[kThreads];            // the thread has written nothing since its last fence
 uint32_t fence_epochs[kThreads];  // of its last fence
 std::unordered_map<uintptr_t, std::map<uint64_t, Release>> released;  // by the atomic's address, by block
 std::map<uint64_t, Release> read_by[kThreads];                        // by thread and block: not yet fenced
@@ -74,17 +83,20 @@ size_t hazards;
 std::set<std::pair<const void*, const void*>> shown;
 std::string report;
 
+// Whether a release of the other block, acquired by this thread, orders the access.
+bool is_acquired(const Access& before) {
+  const auto found = acquired.find(before.block);
+  if (found == acquired.end()) return false;
+  const Acquired& acquire = found->second;
+  const bool has_acquired = acquire.by == thread || acquire.at_epoch < epoch;
+  const Release& release = acquire.release;
+  return has_acquired &&
+         (before.epoch < release.epoch || (before.epoch == release.epoch && before.thread == release.thread));
+}
+
 bool is_ordered(const Access& before) {
   if (before.launch != launch_number) return true;
-  if (before.block != block_number) {
-    const auto found = acquired.find(before.block);
-    if (found == acquired.end()) return false;
-    const Acquired& acquire = found->second;
-    const bool is_mine = acquire.by == thread || acquire.at_epoch < epoch;
-    const Release& release = acquire.release;
-    return is_mine &&
-           (before.epoch < release.epoch || (before.epoch == release.epoch && before.thread == release.thread));
-  }
+  if (before.block != block_number) return is_acquired(before);
   if (before.thread == thread || before.epoch < epoch) return true;
   if (before.thread / kWarp != thread / kWarp) return false;
   return seen[thread][before.thread % kWarp] >= before.clock;
@@ -129,6 +141,11 @@ Region* find_region(uintptr_t address) {
 }
 
 void remember_read(Byte& byte, const Access& mine) {
+  for (Access& read : byte.reads) {
+    if (read.thread != thread || read.block != block_number || read.launch != launch_number) continue;
+    read = mine;
+    return;
+  }
   int same_warp = -1, warps = 0;
   for (int i = 0; i < kReads; ++i) {
     Access& read = byte.reads[i];
@@ -140,7 +157,7 @@ void remember_read(Byte& byte, const Access& mine) {
     if (is_same) same_warp = i;
     warps += is_same ? 0 : 1;
   }
-  // Full of reads that may run together: keep other warps represented, and this one by its latest lane.
+  // All kept reads may run at the same time as this one. Keep reads of other warps, and the latest of this warp.
   if (same_warp >= 0 && warps > 0) {
     byte.reads[same_warp] = mine;
   } else if (same_warp < 0) {
@@ -172,8 +189,19 @@ void touch(Byte& byte, const Region& region, uintptr_t address, const Access& mi
 void add_region(void* memory, size_t bytes, const char* name, bool is_shared, bool is_filled) {
   const auto start = reinterpret_cast<uintptr_t>(memory);
   Region& region = regions[start];
-  region = Region{start, start + bytes, name, is_shared, is_filled, {}};
-  region.bytes.resize(bytes);
+  const size_t words = (bytes + kWord - 1) / kWord;
+  region = Region{start, start + bytes, name, is_shared, is_filled, std::vector<Byte>(words), {}};
+  region.parts.resize(words);
+}
+
+// The record of a byte of a word that is accessed in parts.
+Byte& part_of(Region& region, size_t offset) {
+  auto& parts = region.parts[offset / kWord];
+  if (parts == nullptr) {
+    parts = std::make_unique<Parts>();
+    parts->fill(region.words[offset / kWord]);
+  }
+  return (*parts)[offset % kWord];
 }
 
 }  // namespace
@@ -197,8 +225,12 @@ void access(const void* memory, size_t bytes, bool is_write, bool is_atomic, con
     bytes = region->end - address;
   }
   const Access mine{launch_number, epoch, block_number, clocks[thread], thread, pc, is_atomic};
-  for (size_t i = 0; i < bytes; ++i)
-    touch(region->bytes[address - region->start + i], *region, address + i, mine, is_write);
+  const size_t end = address - region->start + bytes;
+  for (size_t at = address - region->start; at < end;) {
+    const bool is_whole = at % kWord == 0 && end - at >= kWord && region->parts[at / kWord] == nullptr;
+    touch(is_whole ? region->words[at / kWord] : part_of(*region, at), *region, region->start + at, mine, is_write);
+    at += is_whole ? kWord : 1;
+  }
   if (is_write && !region->is_shared) fenced[thread] = false;
 }
 

@@ -1,4 +1,4 @@
-// Where the instrumented accesses of kernels arrive.
+// The race checker is told of every instrumented access of a kernel.
 #pragma once
 
 #include <cstddef>

@@ -1,4 +1,4 @@
-// The functions that -fsanitize=thread calls, in place of ThreadSanitizer's own library.
+// The functions that -fsanitize=thread calls, instead of those of ThreadSanitizer's library.
 #include <cstddef>
 #include <cstring>
 

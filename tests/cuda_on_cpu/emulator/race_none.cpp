@@ -1,4 +1,4 @@
-// The race checker's side where it is not linked: the sanitizers' variant.
+// For programs without the race checker: functions that do nothing.
 #include "emulator/emulator.h"
 
 namespace emulator::race {

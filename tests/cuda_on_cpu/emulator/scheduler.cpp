@@ -1,4 +1,4 @@
-// Runs a grid: block after block, in each the threads that are ready, until all have exited or none can go on.
+// Runs a grid, block after block. In a block, it runs threads that are ready until all have exited or none is ready.
 #include <algorithm>
 #include <cstdio>
 #include <cstring>
@@ -50,7 +50,7 @@ std::string error;
 void (*kernel_body)(const void*);
 const void* kernel_closure;
 size_t dynamic_bytes;
-std::map<const void*, SharedVariable> shared;  // kept over blocks, so that allocation is rare
+std::map<const void*, SharedVariable> shared;  // kept from block to block, so that allocations are rare
 std::vector<const void*> shared_of_block;      // keys that this block has used
 uint64_t random_state;
 
@@ -142,7 +142,7 @@ void run_block() {
   }
 }
 
-// The k-th block to run: in order, backwards, or by a step that visits each once.
+// The k-th block to run: forward, in reverse, or by a step that visits every block once.
 uint64_t nth_block(uint64_t k, uint64_t blocks, uint64_t step, uint64_t offset) {
   if (config.order == Order::kForward) return k;
   if (config.order == Order::kReverse) return blocks - 1 - k;
@@ -216,7 +216,7 @@ int lane() { return static_cast<int>(current % kWarp); }
 
 namespace {
 
-// The results of a collective whose lanes have all arrived.
+// Computes the results of a collective when all its lanes have arrived.
 void complete(unsigned base, unsigned live, unsigned mask, Collective operation) {
   uint64_t ballot = 0;
   for (unsigned i = 0; i < live; ++i) {
@@ -254,18 +254,18 @@ uint64_t collective(Collective operation, unsigned mask, uint64_t value, int sou
   thread.value = value;
   thread.source_lane = source_lane;
   thread.place = place;
-  bool all_here = true;
+  bool all_arrived = true;
   for (unsigned i = 0; i < kWarp; ++i) {
     if ((mask >> i & 1) == 0) continue;
     if (i >= live || threads[base + i].state == State::kExited) violation("the mask names a lane that left", place);
     const Thread& other = threads[base + i];
     if (other.state != State::kInCollective) {
-      all_here = false;
+      all_arrived = false;
     } else if (other.operation != operation || other.mask != mask || other.place.line != place.line) {
       violation("lanes of one mask are at different warp operations: " + describe(other), place);
     }
   }
-  if (all_here) complete(base, live, mask, operation);
+  if (all_arrived) complete(base, live, mask, operation);
   wait();
   return thread.result;
 }
@@ -274,7 +274,7 @@ void* shared_variable(const void* key, size_t bytes, size_t alignment) {
   SharedVariable& variable = shared[key];
   if (std::find(shared_of_block.begin(), shared_of_block.end(), key) != shared_of_block.end()) return variable.start;
   if (variable.memory == nullptr || variable.bytes != bytes) {
-    // The variable ends where the allocation does, so that an access past it is one past the heap block.
+    // The variable ends where the allocation ends, so that AddressSanitizer reports an access past it.
     const size_t room = (bytes + alignment - 1) / alignment * alignment;
     variable.memory.reset(new char[room + alignment]);
     const auto address = reinterpret_cast<uintptr_t>(variable.memory.get());
@@ -285,7 +285,7 @@ void* shared_variable(const void* key, size_t bytes, size_t alignment) {
     __asan_poison_memory_region(variable.start + bytes, static_cast<size_t>(end - variable.start) - bytes);
 #endif
   }
-  std::memset(variable.start, 0xff, bytes);  // NaN, -1: what a block finds is not its own
+  std::memset(variable.start, 0xff, bytes);  // NaN or -1: not what an earlier block wrote
   race::shared_memory(variable.start, bytes);
   shared_of_block.push_back(key);
   return variable.start;

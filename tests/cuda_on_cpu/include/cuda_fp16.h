@@ -1,4 +1,4 @@
-// Stands in for CUDA's float16: storage of 16 bits, converted with one rounding to nearest even.
+// Replaces CUDA's float16: 16 bits of storage, converted by rounding to nearest even.
 #pragma once
 
 #include <cmath>

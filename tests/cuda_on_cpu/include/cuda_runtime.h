@@ -1,5 +1,5 @@
-// Stands in for the CUDA runtime header where g++ compiles kernels: keywords, built-in variables and functions.
-// Kernel files use what is here and no more; an intrinsic that is missing is added with its meaning on the device.
+// Replaces the CUDA runtime header when g++ compiles kernels: keywords, built-in variables and functions. Kernel files
+// use nothing else. To use another intrinsic, add it here with the meaning that it has on the device.
 #pragma once
 
 #include <cmath>
@@ -9,6 +9,7 @@
 #include <type_traits>
 
 #include "emulator/emulator.h"
+#include "emulator/launches.h"
 
 #define __global__
 #define __device__
@@ -38,7 +39,7 @@ using cudaStream_t = struct CUstream_st*;
 
 namespace emulator {
 
-// Values that pass through a shuffle as 64 bits. Templates are instrumented with the kernel; locals are no race.
+// Values as 64 bits, to be passed through a shuffle.
 template <class T>
 inline uint64_t to_bits(T value) {
   static_assert(sizeof(T) == 4 || sizeof(T) == 8, "shuffles move 4 or 8 bytes");
@@ -53,7 +54,7 @@ inline T from_bits(uint64_t bits) {
   return value;
 }
 
-// A lane outside the warp leaves the value as it was, as on the device.
+// A source outside the warp returns the lane's own value, as on the device.
 template <class T>
 inline T shuffle(unsigned mask, T value, int source, Place place) {
   const int from = source >= 0 && source < 32 ? source : lane();
@@ -101,7 +102,7 @@ inline uint64_t __umul64hi(uint64_t a, uint64_t b) {
   return static_cast<uint64_t>((static_cast<unsigned __int128>(a) * b) >> 64);
 }
 
-// What common/launch.cuh leaves to the compiler at hand.
+// The macros and functions that common/launch.cuh leaves to the compiler.
 #define RETINA_OPS_SHARED(TYPE, NAME)                                                                       \
   using NAME##_shared = ::std::add_lvalue_reference_t<typename ::emulator::Named<TYPE>::type>;              \
   static const char NAME##_key = 0;                                                                         \

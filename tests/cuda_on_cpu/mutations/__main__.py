@@ -1,5 +1,0 @@
-import sys
-
-from . import main
-
-raise SystemExit(main(sys.argv[1:]))

@@ -1,0 +1,1 @@
+"""Inputs that several tests, the benchmarks and the checks share. They import torch alone."""
