@@ -47,7 +47,7 @@ def sections(name: str, content: Any) -> tuple[list[Any], list[Any], list[Any]]:
 
 
 def parse_categories(name: str, listed: Iterable[Any], *, unique_names: bool = True) -> list[Json]:
-    """``{"id", "name"}`` of each category, by ascending id.
+    """``{"id", "name"}`` of each category, by ascending id. A number as name, or no name, becomes text.
 
     Args:
         name: what errors call the file.
@@ -56,9 +56,10 @@ def parse_categories(name: str, listed: Iterable[Any], *, unique_names: bool = T
     """
     categories: list[Json] = []
     for entry in listed:
-        if not isinstance(entry, dict) or not is_integer(entry.get("id")) or not isinstance(entry.get("name"), str):
+        called = entry.get("name", entry.get("id")) if isinstance(entry, dict) else None
+        if not (is_integer(called) or isinstance(called, str)) or not is_integer(entry.get("id")):
             raise DataError(name, f"a category must have an integer id and a name, got {short(entry)}")
-        categories.append({"id": entry["id"], "name": entry["name"]})
+        categories.append({"id": entry["id"], "name": str(called)})
     for key in ("id", "name") if unique_names else ("id",):
         repeated = first_repeated([category[key] for category in categories])
         if repeated is not None:
@@ -75,8 +76,9 @@ def parse_image_ids(name: str, listed: Iterable[Any]) -> list[int]:
         if not isinstance(entry, dict) or not is_integer(entry.get("id")):
             raise DataError(name, f"an image must have an integer id, got {short(entry)}")
         ids.append(entry["id"])
-    if first_repeated(ids) is not None:
-        raise DataError(name, "lists two images with the same id")
+    repeated = first_repeated(ids)
+    if repeated is not None:
+        raise DataError(name, f"lists two images with the same id, {repeated}")
     return ids
 
 
@@ -88,12 +90,13 @@ def parse_annotation(
     Args:
         name: what errors call the file.
         entry: the entry.
-        position: its place in the list from 1, for errors about an entry without id.
+        position: its place in the list from 1, for errors about an entry without an integer id.
         image_ids, category_ids: the ids that the file lists.
     """
     if not isinstance(entry, dict):
         raise DataError(name, f"annotation {position} must be an object, got {short(entry)}")
-    who = f"annotation {entry.get('id', position)}"
+    own_id = entry.get("id")
+    who = f"annotation {own_id if is_integer(own_id) else position}"
     image_id, category_id, bbox = parse_box(name, entry, who, image_ids, category_ids)
     area = entry.get("area")
     if not is_number(area) or not math.isfinite(area):

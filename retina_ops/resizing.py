@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-# Key of a target whose image was resized by this rule already: the size (height, width) that it has since.
-RESIZED_TO = "resized_to"
+# Key of the target of an image that was resized before it reaches the model: (height, width, min_size, max_size), the
+# size that the image has since and the limits that gave it. A side may be one pixel short of its limit. Without this
+# entry, a model with the same limits would interpolate the image again.
+RESIZED_BY = "resized_by"
 
 
 def resized_size(height: int, width: int, min_size: int, max_size: int) -> tuple[int, int]:

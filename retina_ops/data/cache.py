@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ..errors import needs_extra
-from ..resizing import RESIZED_TO, resized_size
+from ..resizing import RESIZED_BY, resized_size
 from .dataset import DetectionDataset, Target
 
 with needs_extra("train"):
@@ -72,7 +72,7 @@ class CachedDataset(DetectionDataset):
 def _scaled(image: Tensor, target: Target, min_size: int, max_size: int) -> tuple[Tensor, Target]:
     height, width = image.shape[-2:]
     size = resized_size(height, width, min_size, max_size)
-    target = {**target, RESIZED_TO: size}
+    target = {**target, RESIZED_BY: (*size, min_size, max_size)}
     if size == (height, width):
         return image, target
     scale_x, scale_y = size[1] / width, size[0] / height

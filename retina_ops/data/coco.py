@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..coco_format import parse_annotation, parse_categories, sections, short
+from ..coco_format import parse_annotation, parse_categories, parse_image_ids, sections, short
 from ..errors import DataError
 from ..files import is_integer, read_json
 from .dataset import Category
@@ -49,10 +49,8 @@ class CocoDetection(FileDataset):
         folder = find_image_dir(path, images) if image_dir is None else Path(image_dir)
         if not folder.is_dir():
             raise DataError(folder, "no such image folder")
+        index_of_id = {image_id: index for index, image_id in enumerate(parse_image_ids(str(path), images))}
         records = [_image_record(path, entry, folder, on_bad_image) for entry in images]
-        index_of_id = {record.image_id: index for index, record in enumerate(records)}
-        if len(index_of_id) != len(records):
-            raise DataError(path, "lists two images with the same id")
         names = {category["id"]: category["name"] for category in own}
         rows = []
         for position, entry in enumerate(annotations, start=1):
@@ -85,8 +83,8 @@ def find_image_dir(annotation_file: Path, images: Sequence[Any]) -> Path:
 
 
 def _image_record(path: Path, entry: Any, folder: Path, on_bad_image: OnBadImage) -> ImageRecord:
-    if not isinstance(entry, dict) or not is_integer(entry.get("id")) or not isinstance(entry.get("file_name"), str):
-        raise DataError(path, f"an image must have an integer id and a file_name, got {short(entry)}")
+    if not isinstance(entry.get("file_name"), str):
+        raise DataError(path, f"an image must have a file_name, got {short(entry)}")
     file = folder / entry["file_name"]
     height, width = entry.get("height"), entry.get("width")
     if height is None or width is None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +56,16 @@ def load_ground_truth(source: str | Path | Json) -> Json:
     for position, entry in enumerate(listed_annotations, start=1):
         row = coco_format.parse_annotation(name, entry, position, known_images, known_categories)
         if coco_format.is_possible_box(row.bbox):
-            annotations.append({**asdict(row), "bbox": list(row.bbox), "id": position})
+            annotations.append(
+                {
+                    "id": position,
+                    "image_id": row.image_id,
+                    "category_id": row.category_id,
+                    "bbox": list(row.bbox),
+                    "area": row.area,
+                    "iscrowd": row.iscrowd,
+                }
+            )
     left_out = len(listed_annotations) - len(annotations)
     if left_out:
         message = f"{name}: left out {left_out} of {len(listed_annotations)} boxes: not finite, or a negative side"

@@ -65,17 +65,21 @@ def predict_files(
 def _batches(files: Sequence[Path], batch_size: int) -> Iterator[tuple[list[Tensor], list[Path]]]:
     """Images that can be read, with their paths."""
     for start in range(0, len(files), batch_size):
-        read = [(image, path) for path in files[start : start + batch_size] if (image := _read(path)) is not None]
-        if read:
-            images, paths = zip(*read, strict=True)
-            yield list(images), list(paths)
+        images, paths = [], []
+        for path in files[start : start + batch_size]:
+            image = _read(path)
+            if image is not None:
+                images.append(image)
+                paths.append(path)
+        if images:
+            yield images, paths
 
 
 def _read(path: Path) -> Tensor | None:
     try:
         return read_image(path)
     except DataError as error:
-        warnings.warn(f"skipped {error}", DataWarning, stacklevel=6)
+        warnings.warn(f"skipped {error}", DataWarning, stacklevel=5)  # where predict_files is iterated
         return None
 
 

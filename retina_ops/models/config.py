@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..settings import from_plain, to_plain
+from .architecture_table import ArchitectureName
 from .loss import LossOptions
 
 
@@ -14,8 +15,7 @@ class ModelConfig:
     """A RetinaNet in plain values, as `config.json` and TOML files hold it.
 
     Attributes:
-        architecture: one of retinanet_resnet18_fpn, _resnet34_fpn, _resnet50_fpn, _resnet50_fpn_v2, _resnet101_fpn,
-            retinanet_small_fpn.
+        architecture: name of the builder function in `retina_ops.models`.
         min_size: shorter side that images are scaled to, in pixels.
         max_size: longest side that this may give.
         norm: of the backbone: batch, frozen_batch or group; empty: the architecture's default.
@@ -33,7 +33,7 @@ class ModelConfig:
         topk_candidates: largest number of candidates per level before NMS.
     """
 
-    architecture: str = "retinanet_resnet50_fpn"
+    architecture: ArchitectureName = "retinanet_resnet50_fpn"
     min_size: int = 800
     max_size: int = 1333
     norm: str = ""

@@ -1,4 +1,9 @@
-"""Models as files: ``model.safetensors`` with the weights and ``config.json`` with what `build_model` needs."""
+"""Models as files: ``model.safetensors`` with the weights and ``config.json`` with what `build_model` needs.
+
+The file names are those of the Hugging Face Hub. ``PyTorchModelHubMixin`` is not used: it drops constructor arguments
+that are modules from ``config.json``, loads weights with ``strict=False``, so that weights of another model pass in
+silence, and requires huggingface_hub.
+"""
 
 from __future__ import annotations
 

@@ -171,6 +171,15 @@ def test_equal_class_names_are_told_apart() -> None:
     assert names[:2] == ["class 0 (2)", "class 0 (7)"]
 
 
+@pytest.mark.parametrize(("name", "expected"), [({}, "5"), ({"name": 8}, "8"), ({"name": "x"}, "x")])
+def test_names_of_categories(name: dict, expected: str) -> None:
+    box = {"image_id": 1, "category_id": 5, "bbox": [1, 2, 30, 40]}
+    truth = {"images": [{"id": 1}], "categories": [{"id": 5, **name}], "annotations": [box]}
+    assert list(evaluate_detections(truth, [{**box, "score": 0.5}])["per_class"]) == [expected]
+    with pytest.raises(DataError, match="a category must have an integer id and a name"):
+        evaluate_detections({**truth, "categories": [{"id": 5, "name": None}]}, [])
+
+
 GOOD = {"image_id": 3, "category_id": 2, "bbox": [1, 2, 3, 4], "score": 0.5}
 BAD_DETECTIONS = {
     "not a list": ({"a": 1}, "expected a list, got dict"),

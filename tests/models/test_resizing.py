@@ -9,6 +9,7 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from retina_ops.data import DetectionDataset
 from retina_ops.data.cache import CachedDataset
 from retina_ops.models import retinanet_small_fpn
+from retina_ops.models.retinanet import Resize
 from retina_ops.resizing import resized_size
 
 
@@ -61,3 +62,38 @@ def test_a_cached_image_is_resized_once() -> None:
         batch, targets = model.transform([image.float() / 255], [dict(target)])
         assert batch.image_sizes == expected.image_sizes
         torch.testing.assert_close(targets[0]["boxes"], target["boxes"])
+
+
+def test_a_model_of_other_limits_resizes_a_cached_image() -> None:
+    model = retinanet_small_fpn(num_classes=1, min_size=64, max_size=200).train()
+    image, target = CachedDataset(OneImage(50, 70), 32, 100)[0]
+    batch, targets = model.transform([image.float() / 255], [target])
+    assert image.shape[-2:] == (32, 44) and batch.image_sizes == [(64, 88)]
+    torch.testing.assert_close(targets[0]["boxes"], target["boxes"] * 2)
+
+
+def test_options_of_torchvisions_transform_are_kept() -> None:
+    image, mean_and_std = torch.rand(3, 48, 60), ([0.0] * 3, [1.0] * 3)
+    assert Resize(48, 64, *mean_and_std, fixed_size=(90, 70)).resize(image)[0].shape == (3, 70, 90)
+    several = Resize([32, 64], 90, *mean_and_std)
+    assert {min(several.train().resize(image)[0].shape[-2:]) for _ in range(40)} == {32, 64}
+    assert several.eval().resize(image)[0].shape == (3, 64, 80)
+    skipping = Resize(32, 64, *mean_and_std, _skip_resize=True).train()
+    assert skipping.resize(torch.rand(3, 1000, 3))[0].shape == (3, 1000, 3)
+
+
+@pytest.mark.parametrize("size", [(97, 161), (60, 300), (128, 150), (300, 60), (100, 100)], ids=str)
+def test_pixels_and_boxes_are_torchvisions(device: str, size: tuple[int, int]) -> None:
+    image, boxes = torch.rand(3, *size, device=device), torch.tensor([[3.0, 5, 40, 50]], device=device)
+    (got, got_target), (expected, expected_target) = (
+        kind(128, 160, [0.0] * 3, [1.0] * 3).resize(image, {"boxes": boxes.clone()})
+        for kind in (Resize, GeneralizedRCNNTransform)
+    )
+    assert torch.equal(got, expected) and torch.equal(got_target["boxes"], expected_target["boxes"])
+
+
+def test_boxes_of_a_side_of_one_pixel() -> None:
+    boxes = torch.tensor([[0.0, 0, 5, 1500]])
+    image, target = Resize(128, 160, [0.0] * 3, [1.0] * 3).resize(torch.rand(3, 1500, 5), {"boxes": boxes})
+    assert image.shape == (3, 160, 1)
+    torch.testing.assert_close(target["boxes"], torch.tensor([[0.0, 0, 1, 160]]))
