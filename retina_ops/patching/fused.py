@@ -1,4 +1,4 @@
-"""What the classes of a patched model add to torchvision's."""
+"""What patching adds to the classes of a torchvision RetinaNet."""
 
 from __future__ import annotations
 
@@ -15,141 +15,134 @@ from ..ops.postprocess import postprocess
 from ..ops.retinanet_loss import retinanet_loss
 from ..reference.head_outputs import by_anchor
 from .classes import Fused
-from .recognition import change, hooked, of_anchors
+from .recognition import fingerprint, has_hooks, reasons
 
 Target = dict[str, Tensor]
-Maps = dict[str, list[Tensor]]
-STATE = "_retina_ops"  # attribute of a patched model: its `PatchState`
-_AGAIN = "unpatch_torchvision and patch_torchvision the model again"
+Maps = dict[str, list[Tensor]]  # "cls_logits" [B, A * K, H, W] and "bbox_regression" [B, A * 4, H, W] of each level
 
 
 @dataclass
 class PatchState:
-    """What is fused in a model, and its anchors."""
+    """What is fused in a model, its anchors, and what the last call found of it."""
 
     replaced: tuple[str, ...]
     anchors: AnchorCache = field(default_factory=AnchorCache)
+    fingerprint: list[Any] = field(default_factory=list)
+    left: dict[str, str] = field(default_factory=dict)  # the reasons that follow from the fingerprint
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "fingerprint": [], "left": {}}  # a copy is looked at anew
 
 
 class FusedHead(Fused):
-    """Calls its subnets for maps where it is asked for them; else torchvision's head."""
+    """torchvision's head, or with ``raw_maps`` the maps of its last convolutions."""
 
-    def forward(self, x: list[Tensor], *, raw_maps: bool = False) -> Any:
+    def forward(self: Any, x: list[Tensor], *, raw_maps: bool = False) -> Any:
         if not raw_maps:
             return super().forward(x)  # type: ignore[misc]
         return {
-            "cls_logits": self.classification_head(x, raw_maps=True),  # type: ignore[attr-defined]
-            "bbox_regression": self.regression_head(x, raw_maps=True),  # type: ignore[attr-defined]
+            "cls_logits": self.classification_head(x, maps_of="cls_logits"),
+            "bbox_regression": self.regression_head(x, maps_of="bbox_reg"),
         }
 
 
 class FusedSubnet(Fused):
-    """Gives the maps of its last convolution where it is asked for them; else torchvision's subnet."""
+    """torchvision's classification or regression head, or the maps of the convolution ``maps_of``."""
 
-    predictor_name: str
-
-    def forward(self, x: list[Tensor], *, raw_maps: bool = False) -> Any:
-        if not raw_maps:
+    def forward(self: Any, x: list[Tensor], *, maps_of: str | None = None) -> Any:
+        if maps_of is None:
             return super().forward(x)  # type: ignore[misc]
-        predictor = getattr(self, self.predictor_name)
-        return [predictor(self.conv(features)) for features in x]  # type: ignore[attr-defined]
-
-
-class FusedClassificationHead(FusedSubnet):
-    predictor_name = "cls_logits"
-
-
-class FusedRegressionHead(FusedSubnet):
-    predictor_name = "bbox_reg"
+        convolution = getattr(self, maps_of)
+        return [convolution(self.conv(features)) for features in x]
 
 
 class FusedRetinaNet(Fused):
-    """`forward` of torchvision's RetinaNet around the fused operators; the parts left alone are called as before."""
+    """torchvision's forward around the fused operators. Parts that were left alone are called as torchvision does."""
 
     def forward(self: Any, images: list[Tensor], targets: list[Target] | None = None) -> Any:
         state: PatchState = self._retina_ops
-        _check_unchanged(self, state)
-        if self.training:
-            _check_targets(targets)
-        original_sizes = []
-        for image in images:
-            torch._assert(
-                image.dim() >= 2,
-                f"expecting the last two dimensions of the Tensor to be H and W instead got {image.shape[-2:]}",
-            )
-            original_sizes.append((image.shape[-2], image.shape[-1]))
-        batch, targets = self.transform(images, targets)
-        if targets:
-            _check_degenerate(targets)
+        check_unchanged(self)
+        if not _are_valid(images, targets if self.training else []):
+            return super().forward(images, targets)  # type: ignore[misc]  # raises torchvision's error
+        original_sizes = [(image.shape[-2], image.shape[-1]) for image in images]
+        batch, scaled_targets = self.transform(images, targets)
+        if scaled_targets and _has_box_without_area(scaled_targets):
+            return super().forward(images, targets)  # type: ignore[misc]  # raises torchvision's error
         features = self.backbone(batch.tensors)
         features = [features] if isinstance(features, Tensor) else list(features.values())
         maps = self.head(features, raw_maps=True)
         anchors = _anchors(self, state, batch, features)
         losses: dict[str, Tensor] = {}
         detections: list[dict[str, Tensor]] = []
-        if self.training and "loss" in state.replaced:
-            losses = _losses(self, targets or [], maps, anchors)
-        elif self.training:
-            rows = {name: torch.cat(levels, dim=1) for name, levels in _rows(maps).items()}
-            losses = self.compute_loss(targets, rows, _of_each(anchors, len(original_sizes)))
+        is_fused = ("loss" if self.training else "post-processing") in state.replaced
+        if is_fused and self.training:
+            losses = _losses(self, maps, anchors, scaled_targets)
+        elif is_fused and not is_too_many_for_cuda(maps["cls_logits"], self.topk_candidates):
+            detections = _detections(self, maps, anchors, batch.image_sizes)
         else:
-            can_sort = not is_too_many_for_cuda(maps["cls_logits"], self.topk_candidates)
-            if "post-processing" in state.replaced and can_sort:
-                detections = _detections(self, maps, anchors, batch.image_sizes)
+            logits, deltas = by_anchor(maps["cls_logits"], maps["bbox_regression"])
+            own_anchors = [anchors.clone() for _ in images]  # user code may edit those of each image
+            if self.training:
+                rows = {"cls_logits": torch.cat(logits, dim=1), "bbox_regression": torch.cat(deltas, dim=1)}
+                losses = self.compute_loss(scaled_targets, rows, own_anchors)
             else:
-                split_rows = _rows(maps)
-                sizes = [level.shape[1] for level in split_rows["cls_logits"]]
-                split = [list(rows.split(sizes)) for rows in _of_each(anchors, len(original_sizes))]
-                detections = self.postprocess_detections(split_rows, split, batch.image_sizes)
+                levels = {"cls_logits": logits, "bbox_regression": deltas}
+                split = [list(each.split([level.shape[1] for level in logits])) for each in own_anchors]
+                detections = self.postprocess_detections(levels, split, batch.image_sizes)
+        if not self.training:
             detections = self.transform.postprocess(detections, batch.image_sizes, original_sizes)
         return self.eager_outputs(losses, detections)
 
 
-def _check_unchanged(model: Any, state: PatchState) -> None:
-    """Raises where a part is no longer the one that was patched."""
+def patched_modules(model: Any) -> tuple[tuple[Any, type], ...]:
+    """The modules that are patched, and what their classes get. None for a head that another head does not have."""
     head = model.head
-    for module in (head, *(getattr(head, name, None) for name in ("classification_head", "regression_head"))):
-        if not isinstance(module, Fused):
-            raise RuntimeError(f"{type(module).__name__} took the place of a patched part: {_AGAIN}")
-    if torch.compiler.is_compiling():
-        return  # what is compiled would not look again at each call
-    if reason := change(model, state.replaced):
-        raise RuntimeError(f"the model was changed after it was patched: {reason}: {_AGAIN}")
+    return (
+        (model, FusedRetinaNet),
+        (head, FusedHead),
+        (getattr(head, "classification_head", None), FusedSubnet),
+        (getattr(head, "regression_head", None), FusedSubnet),
+    )
+
+
+def check_unchanged(model: Any) -> None:
+    """Raises where the fused operators no longer stand for the model. Asks for reasons only where something changed."""
+    state: PatchState = model._retina_ops
+    found = [] if torch.compiler.is_compiling() else fingerprint(model)  # a graph would not look at each call
+    if found and found == state.fingerprint:
+        return
+    left = reasons(found) if found else {}
+    for module, added in patched_modules(model):
+        if not isinstance(module, added):
+            left.setdefault("model", f"{type(module).__qualname__} took the place of a patched head")
+    for part in ("model", *state.replaced):
+        if part in left and part != "anchors":
+            raise RuntimeError(
+                f"the model was changed after it was patched: {left[part]}: "
+                "unpatch_torchvision and patch_torchvision the model again"
+            )
+    if found:
+        state.left, state.fingerprint = left, found
 
 
 def _anchors(model: Any, state: PatchState, batch: Any, features: list[Tensor]) -> Tensor:
-    """``[A, 4]`` of every image; those of the cache must not be edited."""
+    """``[A, 4]``, the same for every image. Those of the cache must not be edited."""
     generator = model.anchor_generator
-    must_call = hooked(generator) if torch.compiler.is_compiling() else of_anchors(model)
-    if "anchors" in state.replaced and not must_call:
+    is_hooked = has_hooks(generator)
+    if "anchors" in state.replaced and "anchors" not in state.left and not is_hooked:
         return state.anchors.get(generator, tuple(batch.tensors.shape[-2:]), features)
-    anchors: list[Tensor] = generator(batch, features)  # torchvision's forward: the same for all images
-    if hooked(generator):
-        _check_alike(anchors)
+    anchors: list[Tensor] = generator(batch, features)
+    if is_hooked:
+        alike = torch.stack([(anchors[0] == of_image).all() for of_image in anchors]).all()
+        message = "hooks of the anchor generator gave each image other anchors: unpatch_torchvision the model"
+        if torch.compiler.is_compiling():
+            torch._assert_async(alike, message)
+        elif not bool(alike):
+            raise RuntimeError(message)
     return anchors[0]
 
 
-def _check_alike(anchors: list[Tensor]) -> None:
-    alike = torch.stack([(anchors[0] == others).all() for others in anchors]).all()
-    message = "hooks of the anchor generator gave images anchors of their own: unpatch_torchvision the model"
-    if torch.compiler.is_compiling():
-        torch._assert_async(alike, message)
-    elif not bool(alike):
-        raise RuntimeError(message)
-
-
-def _of_each(anchors: Tensor, images: int) -> list[Tensor]:
-    """Each image's own, as torchvision has them: the user's code may edit them."""
-    return [anchors.clone() for _ in range(images)]
-
-
-def _rows(maps: Maps) -> Maps:
-    """The maps as torchvision's head has them: ``[B, anchors, K]`` and ``[B, anchors, 4]`` a level."""
-    logits, deltas = by_anchor(maps["cls_logits"], maps["bbox_regression"])
-    return {"cls_logits": logits, "bbox_regression": deltas}
-
-
-def _losses(model: Any, targets: list[Target], maps: Maps, anchors: Tensor) -> dict[str, Tensor]:
+def _losses(model: Any, maps: Maps, anchors: Tensor, targets: list[Target]) -> dict[str, Tensor]:
     matcher, regression = model.proposal_matcher, model.head.regression_head
     classification, box_loss = retinanet_loss(
         maps["cls_logits"],
@@ -167,52 +160,36 @@ def _losses(model: Any, targets: list[Target], maps: Maps, anchors: Tensor) -> d
 
 
 def _detections(model: Any, maps: Maps, anchors: Tensor, image_sizes: list[tuple[int, int]]) -> list[dict[str, Tensor]]:
-    most = model.detections_per_img
-    but_last = most is not None and most < 0  # torchvision slices: the best but for the last of them
-    topk, count = within(maps["cls_logits"], model.topk_candidates, None if but_last else most)
-    found = by_image(
-        *postprocess(
-            maps["cls_logits"],
-            maps["bbox_regression"],
-            anchors,
-            image_sizes,
-            score_thresh=model.score_thresh,
-            topk_candidates=topk,
-            nms_thresh=model.nms_thresh,
-            detections_per_img=count,
-            bbox_reg_weights=model.box_coder.weights,
-        )
+    limit = model.detections_per_img
+    is_negative = limit is not None and limit < 0  # torchvision slices: -3 is all but the last three
+    topk, count = within(maps["cls_logits"], model.topk_candidates, None if is_negative else limit)
+    padded = postprocess(
+        maps["cls_logits"],
+        maps["bbox_regression"],
+        anchors,
+        image_sizes,
+        score_thresh=model.score_thresh,
+        topk_candidates=topk,
+        nms_thresh=model.nms_thresh,
+        detections_per_img=count,
+        bbox_reg_weights=model.box_coder.weights,
     )
-    return [{name: values[:most] for name, values in image.items()} for image in found] if but_last else found
+    found = by_image(*padded)
+    return [{name: rows[:limit] for name, rows in image.items()} for image in found] if is_negative else found
 
 
-def _check_targets(targets: list[Target] | None) -> None:
-    """torchvision's checks, with its words."""
-    torch._assert(targets is not None, "targets should not be none when in training mode")
-    for target in targets or []:
-        boxes = target["boxes"]
-        torch._assert(isinstance(boxes, Tensor), "Expected target boxes to be of type Tensor.")
-        torch._assert(
-            boxes.dim() == 2 and boxes.shape[-1] == 4, "Expected target boxes to be a tensor of shape [N, 4]."
-        )
+def _are_valid(images: list[Tensor], targets: list[Target] | None) -> bool:
+    """Whether torchvision accepts the shapes of the images and of the targets' boxes."""
+    if targets is None or any(image.dim() < 2 for image in images):
+        return False
+    boxes = [target["boxes"] for target in targets]
+    return all(isinstance(each, Tensor) and each.dim() == 2 and each.shape[-1] == 4 for each in boxes)
 
 
-def _check_degenerate(targets: list[Target]) -> None:
-    """torchvision's error for boxes without area; waits for the device once, not once an image, compiled never."""
-    bad = torch.stack([(target["boxes"][:, 2:] <= target["boxes"][:, :2]).any() for target in targets]).any()
+def _has_box_without_area(targets: list[Target]) -> bool:
+    """Waits for the device once for all images, and in a compiled graph never: there the error comes later."""
+    found = torch.stack([(each["boxes"][:, 2:] <= each["boxes"][:, :2]).any() for each in targets]).any()
     if torch.compiler.is_compiling():
-        torch._assert_async(~bad, "All bounding boxes should have positive height and width.")
-        return
-    if not bool(bad):
-        return
-    for index, target in enumerate(targets):
-        boxes = target["boxes"]
-        degenerate = (boxes[:, 2:] <= boxes[:, :2]).any(dim=1)
-        if bool(degenerate.any()):
-            raise AssertionError(
-                "All bounding boxes should have positive height and width. Found invalid box "
-                f"{boxes[degenerate][0].tolist()} for target at index {index}."
-            )
-
-
-__all__ = ["FusedRetinaNet", "FusedSubnet", "PatchState"]
+        torch._assert_async(~found, "All bounding boxes should have positive height and width.")
+        return False
+    return bool(found)

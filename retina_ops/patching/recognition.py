@@ -1,184 +1,158 @@
-"""Which parts of a torchvision RetinaNet compute what the fused operators compute."""
+"""Which parts of a torchvision RetinaNet compute what the fused operators compute: asked by patching and each call."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable
+from functools import partial
+from types import FunctionType
 from typing import Any
 
 import torch
 from torch import nn
 from torchvision.models.detection import _utils, retinanet
-from torchvision.models.detection._utils import BoxCoder, Matcher
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.ops import boxes
 
 from .classes import Fused, own_class
 
-BOX_LOSSES = ("l1", "smooth_l1", "giou", "diou", "ciou")
 MOST_LEVELS = 8  # kMaxLevels of csrc/common/head_levels.h
-_CLIP = math.log(1000.0 / 16)  # largest log of a decoded side over its anchor's: torchvision's default, and ours
-# Where the code of torchvision's functions is; those that trace into TorchScript are wrapped in torch's.
-_HOMES = ("torchvision.", "torch.jit.")
-_IOU_LOSSES = tuple(f"{kind}_box_iou_loss" for kind in ("generalized", "distance", "complete"))
-# What the methods that are replaced call, where they look it up.
-_LOSS_CALLS = (
-    (retinanet, ("sigmoid_focal_loss", "_box_loss", "_sum")),
-    (_utils, ("encode_boxes", *_IOU_LOSSES)),
-    (boxes, ("box_iou",)),
-)
-_POSTPROCESS_CALLS = ((_utils, ("_topk_min",)), (boxes, ("clip_boxes_to_image", "batched_nms", "nms")))
+_BOX_LOSSES = ("l1", "smooth_l1", "giou", "diou", "ciou")
+_CLIP = (math.log(1000.0 / 16),)  # torchvision's default; the fused operators clip at no other
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
-
-def reasons(model: nn.Module) -> dict[str, str]:
-    """Why parts of the model must be left alone: empty where all can be replaced, "model" where none can."""
-    if isinstance(model, Fused):
-        return {"model": "it is patched already"}
-    whole = _of_model(model) or _of_heads(model.head) or _hooks_of_heads(model.head)
-    if whole:
-        return {"model": whole}
-    found = {"loss": _of_loss(model), "post-processing": _of_postprocess(model), "anchors": of_anchors(model)}
-    return {part: reason for part, reason in found.items() if reason}
-
-
-def change(model: Any, replaced: tuple[str, ...]) -> str | None:
-    """Why a patched model can no longer stand for torchvision's: what was changed in it; None where nothing was.
-
-    Its heads are patched. Anchors are no matter: those of a changed generator are not taken from the cache.
-    """
-    reason = _of_model(model) or _of_heads(model.head)
-    if not reason and "loss" in replaced:
-        reason = _of_loss(model)
-    if not reason and "post-processing" in replaced:
-        reason = _of_postprocess(model)
-    return reason
-
-
-def _of_model(model: Any) -> str | None:
-    if not isinstance(model.head, retinanet.RetinaNetHead):
-        return f"the head is {_name(model.head)}, not torchvision's RetinaNetHead"
-    generator = model.anchor_generator
-    if not isinstance(generator, AnchorGenerator):
-        return f"the anchor generator is {_name(generator)}, not torchvision's AnchorGenerator"
-    if reason := _overridden(generator, AnchorGenerator, ("forward",)):
-        return reason
-    levels = len(getattr(generator, "cell_anchors", ()))  # a grid of one's own may need none
-    if levels > MOST_LEVELS:
-        return f"it has {levels} levels, the fused operators take {MOST_LEVELS}"
-    return _overridden(model, retinanet.RetinaNet, ("forward",))
-
-
-def _with_kinds(head: Any) -> tuple[tuple[Any, type], ...]:
-    return (
-        (head, retinanet.RetinaNetHead),
-        (head.classification_head, retinanet.RetinaNetClassificationHead),
-        (head.regression_head, retinanet.RetinaNetRegressionHead),
+# The methods that the fused operators stand for, and the part of the patch that replaces each.
+_MODEL = {"forward": "model", "compute_loss": "loss", "postprocess_detections": "post-processing"}
+_HEAD = {"forward": "model", "compute_loss": "loss"}
+_GENERATOR = {"forward": "model", "grid_anchors": "anchors", "set_cell_anchors": "anchors"}
+_MATCHER = {"__call__": "loss", "set_low_quality_matches_": "loss"}
+_LOSS_CODER = {"encode_single": "loss", "decode_single": "loss"}
+_CODER = {"decode_single": "post-processing"}
+# The objects of a model: class, methods, and attributes with the values that the part of the last method knows.
+_OBJECTS: dict[str, tuple[type, dict[str, str], dict[str, tuple[Any, ...]]]] = {
+    "model.head": (retinanet.RetinaNetHead, _HEAD, {}),
+    "model.head.classification_head": (retinanet.RetinaNetClassificationHead, _HEAD, {"BETWEEN_THRESHOLDS": (-2,)}),
+    "model.head.regression_head": (retinanet.RetinaNetRegressionHead, _HEAD, {"_loss_type": _BOX_LOSSES}),
+    "model.anchor_generator": (AnchorGenerator, _GENERATOR, {}),
+    "model": (retinanet.RetinaNet, _MODEL, {}),
+    "model.proposal_matcher": (_utils.Matcher, _MATCHER, {"BETWEEN_THRESHOLDS": (-2,), "BELOW_LOW_THRESHOLD": (-1,)}),
+    "model.head.regression_head.box_coder": (_utils.BoxCoder, _LOSS_CODER, {"bbox_xform_clip": _CLIP}),
+    "model.box_coder": (_utils.BoxCoder, _CODER, {"bbox_xform_clip": _CLIP}),
+}
+# The functions that these methods call: the module in which they look a function up, its name, the part of the patch.
+_FUNCTIONS = [
+    (module, name, part)
+    for module, part, names in (
+        (retinanet, "loss", "sigmoid_focal_loss _box_loss _sum"),
+        (_utils, "loss", "encode_boxes generalized_box_iou_loss distance_box_iou_loss complete_box_iou_loss"),
+        (boxes, "loss", "box_iou"),
+        (_utils, "post-processing", "_topk_min"),
+        (boxes, "post-processing", "clip_boxes_to_image batched_nms nms"),
     )
+    for name in names.split()
+    if hasattr(module, name)  # not every torchvision has all of them
+]
 
 
-def _of_heads(head: Any) -> str | None:
-    _, *subnets = _with_kinds(head)
-    for name, (subnet, kind) in zip(("classification head", "regression head"), subnets, strict=True):
-        if not isinstance(subnet, kind):
-            return f"the {name} is {_name(subnet)}, not torchvision's {kind.__name__}"
-    return _first(_overridden(module, kind, ("forward",)) for module, kind in _with_kinds(head))
+def fingerprint(model: Any) -> list[Any]:
+    """All that must be torchvision's, read in one pass in the order of `_ROWS`."""
+    found = [getattr(module, name) for module, name, _ in _FUNCTIONS]
+    modules = model._modules  # ten times faster than attributes of a module
+    head, generator = modules.get("head"), modules.get("anchor_generator")
+    heads = getattr(head, "_modules", {})
+    classification, regression = heads.get("classification_head"), heads.get("regression_head")
+    coder = getattr(regression, "box_coder", None)
+    objects = (head, classification, regression, generator, model, model.proposal_matcher, coder, model.box_coder)
+    for thing, (_, methods, values) in zip(objects, _OBJECTS.values(), strict=True):
+        found.append(type(thing))
+        kind = own_class(type(thing))
+        attributes = getattr(thing, "__dict__", {})
+        if isinstance(thing, Fused):
+            attributes = {**attributes, "forward": kind.forward}  # one that is set on the instance later is called
+        for name in methods:
+            found.append(attributes.get(name, getattr(kind, name, None)))
+        for name in values:
+            found.append(getattr(thing, name, None))
+    return found
 
 
-def _hooks_of_heads(head: Any) -> str | None:
-    modules = [module for module, _ in _with_kinds(head)]
-    if any(isinstance(module, Fused) for module in modules):
-        return "its head is that of another model, which is patched"
-    return _first(hooked(module) for module in modules)
+def reasons(found: list[Any]) -> dict[str, str]:
+    """Why parts must be left alone, from a fingerprint: empty where all can be replaced, "model" where none can."""
+    left: dict[str, str] = {}
+    for (part, label, expected, is_expected), value in zip(_ROWS, found, strict=True):
+        if part not in left and not is_expected(value):
+            left[part] = f"{label} is {_describe(value)}, not torchvision's {expected}"
+    return {"model": left["model"]} if "model" in left else left
 
 
-def _of_loss(model: Any) -> str | None:
-    head, matcher = model.head, model.proposal_matcher
-    for module, kind in ((model, retinanet.RetinaNet), *_with_kinds(head)):
-        if reason := _overridden(module, kind, ("compute_loss",)):
-            return reason
-    if type(matcher) is not Matcher:
-        return f"the matcher is {_name(matcher)}, not torchvision's Matcher"
-    if reason := _overridden(matcher, Matcher, ("__call__", "set_low_quality_matches_")):
-        return reason
-    for where, thing, name, value in (
-        ("classification head", head.classification_head, "BETWEEN_THRESHOLDS", -2),
-        ("matcher", matcher, "BETWEEN_THRESHOLDS", -2),
-        ("matcher", matcher, "BELOW_LOW_THRESHOLD", -1),
-    ):
-        if getattr(thing, name) != value:
-            return f"{name} of the {where} is {getattr(thing, name)}"
-    if head.regression_head._loss_type not in BOX_LOSSES:
-        return f"the box loss {head.regression_head._loss_type!r} is none of {', '.join(BOX_LOSSES)}"
-    return _of_coder("of the regression head", head.regression_head.box_coder) or _of_calls(_LOSS_CALLS)
+def _is_class(kind: type, value: Any) -> bool:
+    """Modules may be of a subclass."""
+    own = own_class(value)
+    return own is kind or (issubclass(own, kind) and issubclass(own, nn.Module))
 
 
-def _of_postprocess(model: Any) -> str | None:
-    reason = _overridden(model, retinanet.RetinaNet, ("postprocess_detections",))
-    return reason or _of_coder("of the model", model.box_coder) or _of_calls(_POSTPROCESS_CALLS)
-
-
-def of_anchors(model: Any) -> str | None:
-    """Why the model's anchors must come from its generator."""
-    generator = model.anchor_generator
-    return _overridden(generator, AnchorGenerator, ("grid_anchors", "set_cell_anchors")) or hooked(generator)
-
-
-def _of_coder(where: str, coder: Any) -> str | None:
-    if type(coder) is not BoxCoder:
-        return f"the box coder {where} is {_name(coder)}, not torchvision's BoxCoder"
-    if not math.isclose(coder.bbox_xform_clip, _CLIP):
-        return f"the box coder {where} clips at {coder.bbox_xform_clip}, not log(1000 / 16)"
-    return _overridden(coder, BoxCoder, ("encode_single", "decode_single"))
-
-
-def _of_calls(calls: Iterable[tuple[Any, tuple[str, ...]]]) -> str | None:
-    for module, names in calls:
-        for name in names:
-            if hasattr(module, name) and not _is_torchvisions(getattr(module, name)):
-                return f"{module.__name__}.{name} is not torchvision's"
-    return None
-
-
-def _overridden(thing: Any, kind: type, methods: tuple[str, ...]) -> str | None:
-    for method in methods:
-        # `forward` of a patched module is ours; one on the instance calls it, or fails for the arguments we add.
-        is_ours = method == "forward" and isinstance(thing, Fused)
-        function = getattr(own_class(thing) if is_ours else type(thing), method)
-        if function is not getattr(kind, method):
-            return f"{_name(thing)} overrides {method}"
-        if not _is_torchvisions(function):
-            return f"{method} of {kind.__name__} is not torchvision's"
-        if method in vars(thing) and not is_ours:
-            return f"{method} of {_name(thing)} is replaced on the instance"
-    return None
+def _is_method(kind: type, name: str, value: Any) -> bool:
+    return value is getattr(kind, name) and _is_torchvisions(value)
 
 
 def _is_torchvisions(function: Any) -> bool:
-    """Is its code torchvision's? Its name and ``__module__`` would be, too, after ``functools.wraps``."""
-    return str(getattr(function, "__globals__", {}).get("__name__", "")).startswith(_HOMES)
+    """Whether its code is torchvision's, maybe wrapped by torch.jit. ``functools.wraps`` does not copy the globals."""
+    return str(getattr(function, "__globals__", {}).get("__name__", "")).startswith(("torchvision.", "torch.jit."))
 
 
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+def _describe(value: Any) -> str:
+    if isinstance(value, FunctionType):
+        return f"{value.__qualname__} of {value.__globals__['__name__']}"
+    return str(own_class(value).__qualname__) if isinstance(value, type) else repr(value)
 
 
-def hooked(module: nn.Module) -> str | None:
-    """Says so where the module has hooks."""
-    return f"{_name(module)} has hooks" if any(getattr(module, hooks) for hooks in _HOOKS) else None
+# What `fingerprint` reads, in order: the part of the patch, how a reason calls it, what is expected, the test for it.
+_ROWS: list[tuple[str, str, str, Callable[[Any], bool]]] = [
+    (part, f"{module.__name__}.{name}", name, _is_torchvisions) for module, name, part in _FUNCTIONS
+]
+for _label, (_kind, _methods, _values) in _OBJECTS.items():
+    _parts = list(_methods.values())
+    _ROWS.append((_parts[0], _label, _kind.__name__, partial(_is_class, _kind)))
+    for _name, _part in _methods.items():
+        _ROWS.append((_part, f"{_label}.{_name}", f"{_kind.__name__}.{_name}", partial(_is_method, _kind, _name)))
+    for _name, _known in _values.items():
+        _ROWS.append((_parts[-1], f"{_label}.{_name}", " or ".join(map(str, _known)), _known.__contains__))
 
 
-def _first(found: Iterable[str | None]) -> str | None:
-    return next((reason for reason in found if reason), None)
+def reasons_before_patching(model: Any) -> dict[str, str]:
+    """`reasons`, and those that count only while the model is not patched."""
+    if isinstance(model, torch.jit.ScriptModule):
+        return {"model": "it is in TorchScript: patch the model that it was made of"}
+    if isinstance(model, Fused):
+        return {"model": "it is patched already"}
+    left = reasons(fingerprint(model))
+    if "model" in left:
+        return left
+    levels = len(getattr(model.anchor_generator, "cell_anchors", ()))  # a subclass with its own grid may have none
+    if levels > MOST_LEVELS:
+        return {"model": f"it has {levels} levels, the fused operators take {MOST_LEVELS}"}
+    for name in ("head", "head.classification_head", "head.regression_head"):
+        head = model.get_submodule(name)
+        if isinstance(head, Fused):
+            return {"model": "its head belongs to another model, which is patched"}
+        if has_hooks(head):
+            return {"model": f"model.{name} has hooks"}
+    if has_hooks(model.anchor_generator):
+        left.setdefault("anchors", "model.anchor_generator has hooks")
+    return left
 
 
-def _name(thing: Any) -> str:
-    return own_class(thing).__qualname__
+def has_hooks(module: nn.Module) -> bool:
+    """Whether forward or backward hooks are registered on the module itself."""
+    return any(getattr(module, hooks) for hooks in _HOOKS)
 
 
-def is_retinanet(model: Any) -> bool:
-    """Is it torchvision's RetinaNet or a subclass of it?"""
-    return isinstance(model, retinanet.RetinaNet)
-
-
-def is_scripted_retinanet(model: Any) -> bool:
-    """Was it made by ``torch.jit.script`` from one?"""
-    return isinstance(model, torch.jit.ScriptModule) and getattr(model, "original_name", "") == "RetinaNet"
+def check_retinanet(model: Any, function: str) -> None:
+    """Raises TypeError unless the model is a torchvision RetinaNet, maybe in TorchScript."""
+    is_scripted = isinstance(model, torch.jit.ScriptModule) and getattr(model, "original_name", "") == "RetinaNet"
+    if isinstance(model, retinanet.RetinaNet) or is_scripted:
+        return
+    inside = [name for name in ("module", "_orig_mod") if isinstance(getattr(model, name, None), retinanet.RetinaNet)]
+    hint = f"; patch the model inside it: model.{inside[0]}" if inside else ""
+    kind = f"{type(model).__module__}.{type(model).__qualname__}"
+    raise TypeError(f"{function}: expected a torchvision RetinaNet, got {kind}{hint}")

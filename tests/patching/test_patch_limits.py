@@ -1,4 +1,4 @@
-"""Numbers at their ends: candidates and detections without limit, none, fewer than none; levels; labels."""
+"""Extreme numbers: candidates and detections without limit, none, fewer than none; levels; labels."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 import torch
 from models.pairs import assert_same_detections, excite, tiny_batch, tiny_torchvision
+from patching.patched_models import assert_same, patched
 from torch import Tensor, nn
 from torchvision.models.detection import RetinaNet
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 
 from retina_ops import patch_torchvision
 from retina_ops import postprocess as fused
-from retina_ops.models import PostprocessOptions, detections_of, retinanet_small_fpn
 from retina_ops.ops._postprocess_limits import CUDA_TOPK, is_too_many_for_cuda, within
 
 
@@ -40,8 +40,7 @@ def found_by(model: Any, device: str, topk: int, detections: int | None) -> list
 )
 def test_any_number_of_detections(device: str, topk: int, detections: int | None) -> None:
     """torchvision slices: None is all, and a number below 0 all but the last."""
-    stock, model = tiny_torchvision(), tiny_torchvision()
-    patch_torchvision(model)
+    stock, model = tiny_torchvision(), patched()
     torch.manual_seed(0)
     expected = found_by(stock, device, topk, detections)
     torch.manual_seed(0)
@@ -54,28 +53,10 @@ def test_any_number_of_detections(device: str, topk: int, detections: int | None
 
 def test_rejects_fewer_than_no_candidates() -> None:
     """So does torchvision, in `topk`."""
-    for patch in (False, True):
-        model = tiny_torchvision()
-        if patch:
-            patch_torchvision(model)
-        with pytest.raises(ValueError if patch else RuntimeError, match="topk must be" if patch else "out of range"):
-            found_by(model, "cpu", -2, 300)
-
-
-def test_options_of_our_models() -> None:
-    """`detections_of` too takes None and any number; below 0 is an error there."""
-    outputs = {"cls_logits": [torch.zeros(1, 5, 3)], "bbox_regression": [torch.zeros(1, 5, 4)]}
-    corners = 20.0 * torch.arange(5)[:, None].expand(5, 2)
-    anchors = torch.cat([corners, corners + 9], dim=1)
-    for detections, topk, count in ((None, 10**30, 15), (10**12, 1000, 15), (None, 4, 4), (2, 1000, 2)):
-        options = PostprocessOptions(detections_per_img=detections, topk_candidates=topk)
-        (found,) = detections_of(outputs, anchors, [(200, 200)], options)
-        assert len(found["scores"]) == count
-    with pytest.raises(ValueError, match="detections_per_img must be at least 0, got -1"):
-        detections_of(outputs, anchors, [(200, 200)], PostprocessOptions(detections_per_img=-1))
-    model = retinanet_small_fpn(num_classes=2, score_thresh=0.0, detections_per_img=10**12)
-    (found,) = model.eval()([torch.rand(3, 64, 64)])
-    assert 0 < len(found["scores"]) < 10**6
+    with pytest.raises(ValueError, match="topk_candidates must be at least 0, got -2"):
+        found_by(patched(), "cpu", -2, 300)
+    with pytest.raises(RuntimeError, match="out of range"):
+        found_by(tiny_torchvision(), "cpu", -2, 300)
 
 
 def test_limits() -> None:
@@ -85,7 +66,7 @@ def test_limits() -> None:
 
 
 def test_more_candidates_than_the_cuda_kernel_sorts() -> None:
-    """Post-processing is torchvision's then. Without memory: the rule asks for shapes and the device alone."""
+    """Post-processing is torchvision's then. The rule needs only shapes and the device, so nothing is allocated."""
 
     class OnCuda:
         is_cuda = True
@@ -100,8 +81,7 @@ def test_more_candidates_than_the_cuda_kernel_sorts() -> None:
 
 
 def test_post_processing_is_torchvisions_for_too_many_candidates(monkeypatch: pytest.MonkeyPatch) -> None:
-    stock, model = tiny_torchvision(), tiny_torchvision()
-    patch_torchvision(model)
+    stock, model = tiny_torchvision(), patched()
     monkeypatch.setattr("retina_ops.patching.fused.is_too_many_for_cuda", lambda maps, topk: topk > 900)
     called: list[int] = []
     monkeypatch.setattr(
@@ -116,9 +96,8 @@ def test_post_processing_is_torchvisions_for_too_many_candidates(monkeypatch: py
 
 
 def test_labels_below_0(device: str) -> None:
-    """torchvision indexes with them: -1 is the last class there."""
-    stock, model = tiny_torchvision().to(device), tiny_torchvision().to(device)
-    patch_torchvision(model)
+    """torchvision uses a label as an index: -1 is the last class."""
+    stock, model = tiny_torchvision().to(device), patched().to(device)
     images, targets = tiny_batch(device)
     losses = []
     for label in (2, -1):
@@ -133,7 +112,7 @@ def test_labels_below_0(device: str) -> None:
 
 
 class Levels(nn.Module):
-    """So many levels, of strides 8, 16, ...; the last ones have one cell."""
+    """`count` levels of strides 8, 16, ...; the last ones have one cell."""
 
     out_channels = 8
 
@@ -148,28 +127,34 @@ class Levels(nn.Module):
         return {str(i): level for i, level in enumerate(levels)}
 
 
-@pytest.mark.parametrize("count", [8, 9])
-def test_more_levels_than_the_operators_take(count: int) -> None:
-    def build() -> Any:
-        torch.manual_seed(1)
-        generator = AnchorGenerator(tuple((8 + 4 * i,) for i in range(count)), ((0.5, 1.0),) * count)
-        options = {"anchor_generator": generator, "min_size": 64, "max_size": 96, "score_thresh": 0.05}
-        model = RetinaNet(Levels(count), 3, **options)
-        for layer in model.head.modules():
-            if isinstance(layer, nn.Conv2d):
-                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-        excite(model)
-        return model
+def model_of_levels(count: int) -> Any:
+    torch.manual_seed(1)
+    generator = AnchorGenerator(tuple((8 + 4 * i,) for i in range(count)), ((0.5, 1.0),) * count)
+    options = {"anchor_generator": generator, "min_size": 64, "max_size": 96, "score_thresh": 0.05}
+    model = RetinaNet(Levels(count), 3, **options)
+    for layer in model.head.modules():
+        if isinstance(layer, nn.Conv2d):
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+    excite(model)
+    return model
 
-    model, stock = build(), build()
+
+def test_as_many_levels_as_the_operators_take() -> None:
+    model, stock = model_of_levels(8), model_of_levels(8)
+    assert not patch_torchvision(model).left
+    assert_same(model, stock)
+
+
+def test_more_levels_than_the_operators_take() -> None:
+    model = model_of_levels(9)
     report = patch_torchvision(model)
-    if count == 9:
-        assert report.replaced == () and report.left == {"model": "it has 9 levels, the fused operators take 8"}
-    else:
-        assert not report.left
-    images, targets = tiny_batch()
-    got, expected = (each(images, copy.deepcopy(targets)) for each in (model, stock))
-    for name in expected:
-        torch.testing.assert_close(got[name], expected[name], rtol=1e-5, atol=0)
-    with torch.no_grad():
-        assert_same_detections(model.eval()(images), stock.eval()(images), least=20)
+    assert report.replaced == () and report.left == {"model": "it has 9 levels, the fused operators take 8"}
+    assert type(model) is RetinaNet
+
+
+def test_rejects_more_levels_after_patching() -> None:
+    model = model_of_levels(8)
+    patch_torchvision(model)
+    model.backbone, model.anchor_generator = Levels(9), model_of_levels(9).anchor_generator
+    with pytest.raises(RuntimeError, match="must have 1 to 8 levels, got 9"):
+        model(*tiny_batch())

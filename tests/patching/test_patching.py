@@ -13,20 +13,14 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-from models.pairs import (
-    assert_same_detections,
-    images_and_targets,
-    tiny_batch,
-    tiny_torchvision,
-    torchvision_model,
-)
+from models.pairs import assert_same_detections, images_and_targets, tiny_batch, tiny_torchvision, torchvision_model
+from patching.patched_models import EVERYTHING, changed, patched
 from torch import Tensor, nn
+from torch.distributed.fsdp import fully_shard
 from torchvision.models.detection import RetinaNet
 from torchvision.models.detection._utils import BoxCoder, Matcher
 
 from retina_ops import patch_torchvision, unpatch_torchvision
-
-EVERYTHING = ("head", "loss", "post-processing", "anchors")
 
 
 def losses_and_gradients(
@@ -38,9 +32,9 @@ def losses_and_gradients(
     return losses, [parameter.grad.clone() for parameter in model.parameters()]
 
 
-def assert_same_training(patched: Any, stock: Any, images: list[Tensor], targets: list[Any], tight: bool) -> None:
-    """`tight`: float64, in which nothing but rounding remains."""
-    got, grads = losses_and_gradients(patched, images, targets)
+def assert_same_training(model: Any, stock: Any, images: list[Tensor], targets: list[Any], tight: bool) -> None:
+    """The same losses and gradients; `tight` for float64, where they differ by rounding alone."""
+    got, grads = losses_and_gradients(model, images, targets)
     expected, wanted = losses_and_gradients(stock, images, targets)
     assert list(got) == list(expected)
     for name, loss in got.items():
@@ -53,21 +47,13 @@ def assert_same_training(patched: Any, stock: Any, images: list[Tensor], targets
 def test_equals_torchvision(device: str, name: str) -> None:
     torch.manual_seed(3)
     stock = torchvision_model(name).to(device)
-    patched = copy.deepcopy(stock)
-    report = patch_torchvision(patched)
+    model = copy.deepcopy(stock)
+    report = patch_torchvision(model)
     assert report.replaced == EVERYTHING and not report.left
     images, targets = images_and_targets(device)
     with torch.no_grad():
-        assert_same_detections(patched.eval()(images), stock.eval()(images))
-    assert_same_training(patched, stock, images, targets, tight=False)
-
-
-def assign(model: Any, settings: dict[str, Any]) -> Any:
-    """Settings of the user's own, by the dotted names of attributes."""
-    for path, value in settings.items():
-        owner, _, name = path.rpartition(".")
-        setattr(model.get_submodule(owner), name, value)
-    return model
+        assert_same_detections(model.eval()(images), stock.eval()(images))
+    assert_same_training(model, stock, images, targets, tight=False)
 
 
 @pytest.mark.parametrize(
@@ -83,30 +69,28 @@ def assign(model: Any, settings: dict[str, Any]) -> Any:
     ids=["default", "matcher", "one threshold", "box coder", "post-processing", "smooth_l1", "giou", "diou", "ciou"],
 )  # fmt: skip
 def test_settings_are_the_users_own(device: str, settings: dict[str, Any]) -> None:
-    """In float64: losses to 1e-10, detections alike. Settings set after patching count as those set before."""
+    """In float64, losses to 1e-10 and the same detections. Settings may be changed before and after patching."""
     stock, before, after = (tiny_torchvision().double().to(device) for _ in range(3))
-    assign(stock, settings)
-    assert patch_torchvision(assign(before, settings)).replaced == EVERYTHING
-    assert patch_torchvision(after).replaced == EVERYTHING
-    assign(after, settings)
+    for path, value in settings.items():
+        changed(stock, path, value), changed(before, path, value)
+    assert patch_torchvision(before).replaced == patch_torchvision(after).replaced == EVERYTHING
+    for path, value in settings.items():
+        changed(after, path, value)
     images, targets = tiny_batch(device, torch.float64)
-    for patched in (before, after):
-        assert_same_training(patched, stock, images, targets, tight=True)
+    for model in (before, after):
+        assert_same_training(model, stock, images, targets, tight=True)
         with torch.no_grad():
-            assert_same_detections(patched.eval()(images), stock.eval()(images), least=20)
+            assert_same_detections(model.eval()(images), stock.eval()(images), least=20)
 
 
 def test_anchor_generator_with_cells_of_its_own(device: str) -> None:
     """Cell anchors that were set by hand, as after clustering; and set again after the first call."""
-    stock, patched = tiny_torchvision().to(device), tiny_torchvision().to(device)
-    patch_torchvision(patched)
+    stock, model = tiny_torchvision().to(device), patched().to(device)
     images, targets = tiny_batch(device)
     for scale in (1.0, 1.7, 0.6):
-        for model in (stock, patched):
-            model.anchor_generator.cell_anchors = [
-                scale * cells for cells in tiny_torchvision().anchor_generator.cell_anchors
-            ]
-        assert_same_training(patched, stock, images, targets, tight=False)
+        cells = [scale * level for level in tiny_torchvision().anchor_generator.cell_anchors]
+        stock.anchor_generator.cell_anchors, model.anchor_generator.cell_anchors = cells, list(cells)
+        assert_same_training(model, stock, images, targets, tight=False)
 
 
 def test_backbone_with_one_level(device: str) -> None:
@@ -122,12 +106,12 @@ def test_backbone_with_one_level(device: str) -> None:
         generator = AnchorGenerator(((16, 32),), ((0.5, 1.0),))
         return RetinaNet(OneLevel(3, 16, 8, stride=8), 3, anchor_generator=generator, min_size=64, max_size=96)
 
-    stock, patched = build().to(device), build().to(device)
-    patch_torchvision(patched)
+    stock, model = build().to(device), build().to(device)
+    patch_torchvision(model)
     images, targets = tiny_batch(device)
-    assert_same_training(patched, stock, images, targets, tight=False)
+    assert_same_training(model, stock, images, targets, tight=False)
     with torch.no_grad():
-        assert_same_detections(patched.eval()(images), stock.eval()(images), least=0)
+        assert_same_detections(model.eval()(images), stock.eval()(images), least=0)
 
 
 def test_unpatch_restores_exactly() -> None:
@@ -156,8 +140,7 @@ def test_unpatch_restores_exactly() -> None:
     "how", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))], ids=["copy", "pickle"]
 )
 def test_copies_are_patched_and_separate(how: Any) -> None:
-    model = tiny_torchvision()
-    patch_torchvision(model)
+    model = patched()
     images, targets = tiny_batch()
     expected, _ = losses_and_gradients(model, images, targets)
     twin = how(model)
@@ -171,8 +154,7 @@ def test_copies_are_patched_and_separate(how: Any) -> None:
 
 
 def test_pickles_are_read_by_a_fresh_process(tmp_path: Path) -> None:
-    model = tiny_torchvision()
-    patch_torchvision(model)
+    model = patched()
     torch.save(model.eval(), tmp_path / "model.pt")
     script = f"""
 import sys; sys.path[:0] = {sys.path!r}
@@ -185,25 +167,23 @@ print(type(model).__name__, [sorted(found) for found in model([torch.rand(3, 64,
 
 
 def test_state_dicts_go_both_ways() -> None:
-    stock, patched = tiny_torchvision(), tiny_torchvision()
-    patch_torchvision(patched)
-    assert list(stock.state_dict()) == list(patched.state_dict())
+    stock, model = tiny_torchvision(), patched()
+    assert list(stock.state_dict()) == list(model.state_dict())
     for parameter in stock.parameters():
         nn.init.normal_(parameter)
-    patched.load_state_dict(stock.state_dict())
-    stock.load_state_dict(patched.state_dict())
+    model.load_state_dict(stock.state_dict())
+    stock.load_state_dict(model.state_dict())
 
 
 def test_modes_and_half_way_changes() -> None:
     """Training and evaluation take turns; a learning rate of nothing: the losses stay."""
-    stock, patched = tiny_torchvision(), tiny_torchvision()
-    patch_torchvision(patched)
+    stock, model = tiny_torchvision(), patched()
     images, targets = tiny_batch()
     for _ in range(2):
         with torch.inference_mode():
-            assert_same_detections(patched.eval()(images), stock.eval()(images), least=20)
-            assert_same_detections(patched(images, targets), stock(images, targets), least=20)
-        assert_same_training(patched, stock, images, targets, tight=False)
+            assert_same_detections(model.eval()(images), stock.eval()(images), least=20)
+            assert_same_detections(model(images, targets), stock(images, targets), least=20)
+        assert_same_training(model, stock, images, targets, tight=False)
 
 
 @pytest.fixture
@@ -225,24 +205,39 @@ def test_distributed_data_parallel(one_process: None) -> None:
         assert (a - b).abs().max() <= 2e-3 * b.abs().max()
 
 
+@pytest.mark.parametrize("first", ["patched", "sharded"])
+def test_fully_sharded(one_process: None, first: str) -> None:
+    """Sharding a head sets hooks on it, which patching would refuse: that comes after patching."""
+    model = tiny_torchvision()
+    images, targets = tiny_batch()
+    expected, _ = losses_and_gradients(model, images, targets)
+    if first == "patched":
+        patch_torchvision(model)
+        fully_shard(model.head.regression_head)
+    fully_shard(model)
+    if first == "sharded":
+        assert patch_torchvision(model).replaced == EVERYTHING
+    got, _ = losses_and_gradients(model, images, targets)
+    for name in expected:
+        torch.testing.assert_close(got[name], expected[name], rtol=1e-5, atol=0)
+
+
 def test_the_head_keeps_its_interface() -> None:
     """Called by itself a patched head gives what torchvision's gives."""
-    stock, patched = tiny_torchvision(), tiny_torchvision()
-    patch_torchvision(patched)
+    stock, model = tiny_torchvision(), patched()
     features = [torch.rand(2, 16, 8, 12), torch.rand(2, 16, 4, 6), torch.rand(2, 16, 2, 3)]
-    got, expected = patched.head(features), stock.head(features)
+    got, expected = model.head(features), stock.head(features)
     assert all(torch.equal(got[name], expected[name]) for name in expected)
 
 
 def test_mixed_precision_returns_float32(device: str) -> None:
     """Where torchvision rounds anchors and scores to half precision."""
-    stock, patched = tiny_torchvision().to(device), tiny_torchvision().to(device)
-    patch_torchvision(patched)
+    stock, model = tiny_torchvision().to(device), patched().to(device)
     images, targets = tiny_batch(device)
     with torch.autocast(device, torch.bfloat16):
-        losses = patched(images, copy.deepcopy(targets))
+        losses = model(images, copy.deepcopy(targets))
         with torch.no_grad():
-            found, theirs = patched.eval()(images), stock.eval()(images)
+            found, theirs = model.eval()(images), stock.eval()(images)
     exact = stock.train()(images, targets)
     for name, loss in losses.items():
         assert loss.dtype == torch.float32
@@ -251,30 +246,29 @@ def test_mixed_precision_returns_float32(device: str) -> None:
     assert theirs[0]["scores"].dtype == torch.bfloat16
 
 
-def test_errors_are_torchvisions() -> None:
+GOOD = {"boxes": torch.tensor([[1.0, 2, 30, 40]]), "labels": torch.tensor([0])}
+IMAGE = torch.rand(3, 64, 64)
+
+
+@pytest.mark.parametrize(
+    ("images", "targets"),
+    [
+        ([IMAGE], None),
+        ([IMAGE], [{**GOOD, "boxes": [[1, 2, 3, 4]]}]),
+        ([IMAGE], [{**GOOD, "boxes": GOOD["boxes"][0]}]),
+        ([IMAGE, IMAGE], [GOOD, {**GOOD, "boxes": torch.tensor([[5.0, 5, 5, 9]])}]),
+        ([IMAGE[0, 0]], [GOOD]),
+    ],
+    ids=["no targets", "a list of boxes", "a single box", "a box without area", "a row as image"],
+)
+def test_errors_are_torchvisions(images: list[Tensor], targets: Any) -> None:
     """Bad targets and images raise what torchvision raises, word for word."""
-    patched = tiny_torchvision()
-    patch_torchvision(patched)
-    image = torch.rand(3, 64, 64)
-    good = torch.tensor([[1.0, 2, 30, 40]])
-    label = torch.tensor([0])
-    cases = [
-        ([image], None),
-        ([image], [{"boxes": [[1, 2, 3, 4]], "labels": label}]),
-        ([image], [{"boxes": good[0], "labels": label}]),
-        (
-            [image, image],
-            [{"boxes": good, "labels": label}, {"boxes": torch.tensor([[5.0, 5, 5, 9]]), "labels": label}],
-        ),
-        ([image[0, 0]], [{"boxes": good, "labels": label}]),
-    ]
-    for images, targets in cases:
-        messages = []
-        for model in (tiny_torchvision(), patched):
-            with pytest.raises(AssertionError) as raised:
-                model(images, targets)
-            messages.append(str(raised.value))
-        assert messages[0] == messages[1]
+    messages = []
+    for model in (tiny_torchvision(), patched()):
+        with pytest.raises(AssertionError) as raised:
+            model(images, targets)
+        messages.append(str(raised.value))
+    assert messages[0] == messages[1]
 
 
 def test_needs_torchvision_only_where_it_is_used() -> None:
