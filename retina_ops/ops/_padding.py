@@ -60,9 +60,7 @@ def pad_labels(op: str, name: str, images: Sequence[Tensor], boxes: Sequence[Ten
 def padded_size(images: Sequence[Tensor]) -> int:
     """A power of two, at least 8, that holds the boxes of every image, so that few sizes occur in compiled graphs."""
     size = 8
-    while any(
-        boxes.shape[0] > size for boxes in images
-    ):  # guards the comparison, not the number
+    while any(boxes.shape[0] > size for boxes in images):  # guards the comparison, not the number
         size *= 2
     return size
 
