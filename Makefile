@@ -22,9 +22,9 @@ $(VENV)/.installed: pyproject.toml
 build: $(VENV)/.installed
 	$(RUN)/python setup.py build_ext --inplace
 
-# The operators alone, in under two minutes. ARGS goes to pytest: make test-fast ARGS="-k nms -x".
+# The operators in float32, in about two minutes. ARGS goes to pytest: make test-fast ARGS="-k nms -x".
 test-fast: build
-	$(RUN)/python -m pytest tests/ops --benchmark-disable $(ARGS)
+	$(RUN)/python -m pytest tests/ops --fast --benchmark-disable $(ARGS)
 
 # Every test, and every benchmark once without timing. One file: make test TESTS=tests/tooling/test_build.py.
 test: build

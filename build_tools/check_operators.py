@@ -13,9 +13,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 from samples import OPERATORS
-from samples.calls import assert_matches_reference, named
-
-SEED = 20171
+from samples.calls import checked_results
 
 
 def main() -> None:
@@ -23,14 +21,7 @@ def main() -> None:
     parser.add_argument("--save", type=Path, help="file for the results")
     save = parser.parse_args().save
     assert "torchvision" not in sys.modules
-    results: dict[str, list[torch.Tensor]] = {}
-    for row in OPERATORS:
-        results[row.name] = []
-        for dtype in row.dtypes:
-            torch.manual_seed(SEED)
-            for sample in [*row.samples(dtype), *row.small(dtype, 5)]:
-                with named(row, sample, dtype):
-                    results[row.name] += assert_matches_reference(row, sample, dtype).tensors
+    results = {row.name: checked_results(row) for row in OPERATORS}
     assert "torchvision" not in sys.modules
     if save is not None:
         torch.save(results, save)

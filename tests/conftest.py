@@ -11,10 +11,24 @@ from requirements import SHARED_DATA, require
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--schedules", type=int, default=20, help="random schedules of the emulated CUDA kernels")
+    parser.addoption("--fast", action="store_true", help="float32 alone, without the tests that are marked as slow")
     parser.addoption("--parts", nargs="+", help="rooms whose emulated CUDA kernels are compiled; default: all")
     parser.addoption(
         "--variants", nargs="+", default=["sanitizers", "races"], help="how the emulated CUDA kernels are compiled"
     )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With --fast: contracts in float32 alone, and nothing that compiles or is marked as slow."""
+    if not config.getoption("--fast"):
+        return
+    kept, left_out = [], []
+    for item in items:
+        parameters = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
+        is_slow = item.get_closest_marker("slow") is not None or parameters.get("dtype", torch.float32) != torch.float32
+        (left_out if is_slow else kept).append(item)
+    items[:] = kept
+    config.hook.pytest_deselected(items=left_out)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -22,6 +22,8 @@ from torch.utils._pytree import tree_map_only
 rows = pytest.mark.parametrize("row", OPERATORS, ids=str)
 Call = tuple[Any, tuple[Any, ...]]
 
+pytestmark = pytest.mark.slow
+
 
 def operator_names() -> set[str]:
     """All operators of the library, as the dispatcher knows them."""

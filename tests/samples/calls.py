@@ -151,3 +151,14 @@ def assert_matches_reference(row: Operator, sample: Sample, dtype: torch.dtype) 
     for number, (mine, theirs) in enumerate(zip(got.gradients, expected.gradients, strict=True)):
         assert_within(mine, theirs, row.gradient_tolerance_of(sample, dtype), f"gradient {number}")
     return got
+
+
+def checked_results(row: Operator) -> list[Tensor]:
+    """Outputs and gradients of every sample and dtype, which must match the reference. Always of the same inputs."""
+    results: list[Tensor] = []
+    for dtype in row.dtypes:
+        torch.manual_seed(20171)
+        for sample in [*row.samples(dtype), *row.small(dtype, 5)]:
+            with named(row, sample, dtype):
+                results += assert_matches_reference(row, sample, dtype).tensors
+    return results
