@@ -54,7 +54,7 @@ def test_gradcheck_and_gradgradcheck(device: str, row: Operator) -> None:
 @rows
 def test_second_derivatives_match_reference(device: str, row: Operator) -> None:
     """The gradient from above depends on the inputs, too."""
-    for sample in row.small(torch.float64, 7):
+    for sample in row.small(torch.float64, 6):
         sample = on_device(sample, device)
         with named(row, sample):
             got, expected = (second_derivatives_of(row, function, sample) for function in (row.function, row.reference))
@@ -70,7 +70,7 @@ def test_second_derivatives_match_reference(device: str, row: Operator) -> None:
 )
 def test_backward_twice(device: str, row: Operator, dtype: torch.dtype) -> None:
     """The first backward may take a gradient that the forward wrote, the second computes it; upstream scales both."""
-    for sample in row.small(dtype, 7):
+    for sample in row.small(dtype, 6):
         sample, leaves = with_leaves(row, on_device(sample, device))
         with named(row, sample, dtype):
             _, roots = differentiable_outputs(row.function, sample)

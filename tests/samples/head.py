@@ -70,7 +70,7 @@ def loss(dtype: torch.dtype) -> Iterator[Sample]:
 
 def small_loss(dtype: torch.dtype, size: int) -> Iterator[Sample]:
     for layout, box_loss in (("planar", "giou"), ("channels_last", "smooth_l1"), ("rows", "giou")):
-        head = random_head([(size, 2), (2, 3)], [2, 1], per_cell=2, classes=3, layout=layout, dtype=dtype)
+        head = random_head([(2 * size - 5, 2), (2, 3)], [2, 1], per_cell=2, classes=3, layout=layout, dtype=dtype)
         yield Sample(f"{layout}, {box_loss}", **arguments_of(head), box_loss=box_loss)
 
 

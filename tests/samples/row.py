@@ -74,7 +74,7 @@ class Operator:
         name: of the function in `retina_ops`.
         room: its folder in csrc/.
         samples: of a dtype: inputs that could break an implementation, each with the reason. One of them is empty.
-        small: of a dtype and a size (5 and 7 are asked for): a few values of ordinary size, without kinks nearby, for
+        small: of a dtype and a size (5 and 6 are asked for): a few values of ordinary size, without kinks nearby, for
             numerical derivatives, opcheck and tracing. Between two sizes only shapes change.
         large: of a dtype: inputs that keep several threads busy; the first one is the benchmark's.
         refused: bad inputs, and the errors that they must give.
