@@ -36,14 +36,14 @@ def parse(options: type[T], command: str, arguments: list[str], *, default: T | 
         options,
         prog=f"retina-ops {command}",
         description=(options.__doc__ or "").partition("\n")[0],
-        args=with_new_names(options, arguments),
+        args=with_new_flags(options, arguments),
         **given,
     )
     check_settings(parsed)
     return parsed
 
 
-def with_new_names(options: type, arguments: list[str]) -> list[str]:
+def with_new_flags(options: type, arguments: list[str]) -> list[str]:
     """The arguments with options of renamed fields by their new names. It warns (FutureWarning) about old names."""
     new_flags = dict(_renamed_flags(options))
     renamed = []

@@ -49,7 +49,7 @@ for module, missing in (("retina_ops.evaluation", "faster_coco_eval"), ("retina_
 def test_modules_name_their_extra() -> None:
     root = Path(__file__).resolve().parents[2]
     code = [sys.executable, "-c", WITHOUT_PACKAGES]
-    done = subprocess.run(code, cwd=root, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(code, cwd=root, capture_output=True, text=True, timeout=600)
     lines = done.stdout.splitlines()
     assert done.returncode == 0 and len(lines) == 3, done.stderr
     for line, missing, extra in zip(
