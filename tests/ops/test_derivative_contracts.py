@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -79,6 +80,8 @@ def test_backward_twice(device: str, row: Operator, dtype: torch.dtype) -> None:
             _, again = differentiable_outputs(row.function, sample)
             one = gradients_of(again, leaves, [torch.ones_like(root) for root in again])
             tolerance = row.gradient_tolerance_of(sample, dtype)
+            if dtype in (torch.float16, torch.bfloat16):  # a gradient times 3.5 is rounded once more
+                tolerance = replace(tolerance, relative=max(tolerance.relative, torch.finfo(dtype).eps))
             for a, b, single in zip(first, second, one, strict=True):
                 assert a.data_ptr() != b.data_ptr()
                 assert_within(a, b, tolerance, "second backward")
