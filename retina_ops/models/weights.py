@@ -69,7 +69,7 @@ def load_model(path: str | Path, device: str | torch.device = "cpu") -> RetinaNe
     tensors = _read_tensors(weights)
     problem = _misfit(model.state_dict(), tensors)
     if problem:
-        raise DataError(weights, f"the weights are not of the architecture in {CONFIG}: {problem}")
+        raise DataError(weights, f"weights of another architecture than {CONFIG} says: {problem}")
     model.load_state_dict(tensors)
     return model.to(device).eval()
 
@@ -110,7 +110,7 @@ def transfer_weights(model: RetinaNet, path: str | Path) -> TransferReport:
     taken = {name: tensor for name, tensor in tensors.items() if name not in renewed}
     problem = _misfit({name: tensor for name, tensor in own.items() if name not in renewed}, taken)
     if problem:
-        raise DataError(source, f"the weights are of another architecture than the model: {problem}")
+        raise DataError(source, f"weights of another architecture than the model: {problem}")
     model.load_state_dict(taken, strict=False)
     return TransferReport(sorted(set(own) - renewed), sorted(renewed))
 

@@ -235,7 +235,7 @@ def test_impossible_boxes_are_left_out_and_counted(tmp_path: Path, box: list[flo
     found = [{**good, "score": 0.5}]
     with pytest.warns(DataWarning, match="left out 1 of 2 boxes"):
         assert evaluate_detections(file, found)["AP"] == pytest.approx(1.0)
-    with pytest.warns(DataWarning, match="1 have no area"):
+    with pytest.warns(DataWarning, match="1 without an area"):
         dataset = CocoDetection(file, tmp_path)
     evaluator = CocoEvaluator(dataset)
     boxes = torch.tensor([[4.0, 4.0, 24.0, 24.0]])

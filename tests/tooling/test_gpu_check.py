@@ -11,7 +11,7 @@ import pytest
 import torch
 from gpu import exercise
 
-CHECK = Path(__file__).parent / "gpu" / "check.py"
+CHECK = Path(__file__).resolve().parents[1] / "gpu" / "check.py"
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="has a CUDA device")
