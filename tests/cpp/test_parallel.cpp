@@ -1,4 +1,5 @@
-// Parallel loops: the reference to a body, the loop on one thread, and sums that do not depend on the order of the work.
+// Parallel loops: the reference to a body, the loop on one thread, and sums that do not depend on the order of the
+// work.
 #include <algorithm>
 #include <type_traits>
 
