@@ -246,6 +246,8 @@ def test_no_gradient_under_no_grad(device: str, row: Operator) -> None:
             for number, (mine, theirs) in enumerate(zip(results, recorded, strict=True)):
                 assert not mine.requires_grad
                 assert_within(mine, theirs.detach(), row.tolerance_of(sample, torch.float32, number))
+            if row.always_returns_derivatives:
+                continue
             memory = {result.untyped_storage().data_ptr() for result in results}
             smallest = min(leaf.numel() for leaf in leaves)
             for tensor in returned.tensors:

@@ -238,6 +238,6 @@ def test_rejects_too_large_topk(device: str) -> None:
     if device != "cuda":
         pytest.skip("of CUDA alone")
     maps = head_outputs(1, 91, per_cell=9, sizes=((20, 20),), device=device)
-    with pytest.raises(RuntimeError, match="postprocess: topk must be at most 65536 on CUDA, got 65537"):
+    with pytest.raises(RuntimeError, match="postprocess: topk_candidates must be at most 65536 on CUDA, got 65537"):
         postprocess(*maps, IMAGES[:1], topk_candidates=65537)
     assert int(postprocess(*maps, IMAGES[:1], topk_candidates=65536)[3][0]) > 0

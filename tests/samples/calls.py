@@ -39,7 +39,8 @@ def with_leaves(row: Operator, sample: Sample) -> tuple[Sample, list[Tensor]]:
     """The sample with fresh leaves that require gradients in its differentiable arguments, and these leaves."""
 
     def leaf(tensor: Tensor) -> Tensor:
-        return tensor.detach().clone().requires_grad_(tensor.is_floating_point())
+        # An alias, because a clone would be contiguous and aligned again.
+        return tensor.detach().requires_grad_(tensor.is_floating_point())
 
     fresh = {
         name: tree_map_only(Tensor, leaf, sample.arguments[name])
@@ -73,11 +74,16 @@ def differentiable_outputs(function: Function, sample: Sample) -> tuple[list[Ten
     return outputs, [output for output in outputs if output.requires_grad]
 
 
-def results_of(row: Operator, function: Function, sample: Sample) -> Results:
-    """Outputs and first derivatives."""
+def results_of(
+    row: Operator, function: Function, sample: Sample, upstream_layout: Callable[[Tensor], Tensor] = Tensor.contiguous
+) -> Results:
+    """Outputs and first derivatives.
+
+    upstream_layout: changes the layout in memory of the gradients from above, and no value.
+    """
     sample, leaves = with_leaves(row, sample)
     outputs, roots = differentiable_outputs(function, sample)
-    gradients = gradients_of(roots, leaves, [upstream_of(root) for root in roots])
+    gradients = gradients_of(roots, leaves, [upstream_layout(upstream_of(root)) for root in roots])
     return Results([output.detach() for output in outputs], gradients)
 
 

@@ -173,7 +173,7 @@ def refused_detections() -> Iterator[Refused]:
     def bad(error: type[Exception], message: str, **arguments: object) -> Refused:
         return Refused(error, message, {**head, **arguments})
 
-    yield bad(ValueError, "topk must be at least 0, got -1", topk_candidates=-1)
+    yield bad(ValueError, "topk_candidates must be at least 0, got -1", topk_candidates=-1)
     yield bad(ValueError, "detections_per_img must be at least 0, got -5", detections_per_img=-5)
     message = r"bbox_reg_weights must be four numbers \(wx, wy, ww, wh\), got 3"
     yield bad(ValueError, message, bbox_reg_weights=(1, 1, 1))

@@ -113,7 +113,7 @@ def refused() -> Iterator[Refused]:
     yield bad(ValueError, "ignore_iof must be above 0, got 0", ignore_regions=boxes, ignore_iof=0)
     message = "one tensor of anchors per image, got 1 for 2 images"
     yield bad(ValueError, message, anchors=[anchors], gt_boxes=[boxes, boxes])
-    message = "one tensor of ignore_regions an image, got 1 for 2 images"
+    message = "one tensor of ignore_regions per image, got 1 for 2 images"
     yield bad(ValueError, message, gt_boxes=[boxes, boxes], ignore_regions=[boxes])
     yield bad(RuntimeError, r"match_anchors: gt_boxes must be \[M, 4\], got \[2, 3\]", gt_boxes=boxes[:, :3])
     message = r"match_anchors: anchors must be \[A, 4\] or \[1, A, 4\], got \[5, 3\]"

@@ -88,6 +88,8 @@ class Operator:
         differentiable: names of the arguments that have derivatives, of first and second order.
         has_numerical_derivatives: False where the gradient treats a part of the formula as a constant.
         has_batched_gradients: False where torch cannot compute gradients for a batch of upstream gradients.
+        always_returns_derivatives: the operator returns its derivatives also where no graph is recorded: they are an
+            intermediate of the results, as small as these.
         same_bits_on_every_isa: results do not depend on RETINA_OPS_ISA.
     """
 
@@ -105,6 +107,7 @@ class Operator:
     differentiable: tuple[str, ...] = ()
     has_numerical_derivatives: bool = True
     has_batched_gradients: bool = True
+    always_returns_derivatives: bool = False
     same_bits_on_every_isa: bool = False
 
     @property

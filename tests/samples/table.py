@@ -195,6 +195,7 @@ OPERATORS = (
         reference_in_float64=False,
         differentiable=("scores",),
         has_batched_gradients=False,  # torch cannot batch the indexing of scores
+        always_returns_derivatives=True,
         same_bits_on_every_isa=True,
         # A half gradient is rounded before and after the factor from above.
         gradient_tolerances={f64: EXACT, f32: EXACT, f16: Tolerance(2**-10), bf16: Tolerance(2**-7)},
