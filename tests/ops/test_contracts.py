@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -54,8 +55,14 @@ def test_every_public_operator_has_a_row() -> None:
 
 @rows
 def test_rows_are_complete(row: Operator) -> None:
-    """Each has a room, an empty sample, several small ones of one structure for all sizes, and bad inputs."""
+    """Each has a room, an empty sample, several small ones of one structure for all sizes, and bad inputs.
+
+    The kernels of its room are run on the emulated device: under random schedules, from a large first index, with
+    planted bugs.
+    """
     assert (ROOT / "csrc" / row.room).is_dir()
+    emulated = import_module(f"cuda_on_cpu.rooms.{row.room}")
+    assert emulated.RANDOM and emulated.LARGE and emulated.PLANTED
     assert all(sample.why for sample in row.samples(torch.float32))
     assert any(tensor.numel() == 0 for sample in row.samples(torch.float32) for tensor in tensors_of(sample.arguments))
     assert next(row.refused(), None) is not None

@@ -123,7 +123,7 @@ def assert_within(got: Tensor, expected: Tensor, tolerance: Tolerance, what: str
         if not torch.equal(got, expected):
             raise AssertionError(f"{what}: {int((got != expected).sum())} of {got.numel()} integers differ")
         return
-    got, expected = got.double(), expected.double()
+    got, expected = got.detach().double(), expected.detach().double()
     finite = expected.abs()[expected.isfinite()]
     largest = float(finite.max()) if finite.numel() else 0.0
     is_scalar = got.dim() == 0 and tolerance.of_scalars is not None

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 from gpu import exercise
+from samples import OPERATORS
+from samples.calls import assert_same_bits
 
 CHECK = Path(__file__).resolve().parents[1] / "gpu" / "check.py"
 
@@ -31,12 +33,40 @@ def test_unknown_stage() -> None:
     assert run.returncode == 2 and "unknown stage 'x'" in run.stderr
 
 
-def test_exercises_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exercise, "DTYPES", (torch.float32, torch.bfloat16))
-    monkeypatch.setattr(exercise, "SIZES", ((0, 3), (7, 5)))
-    torch.manual_seed(0)
-    first = exercise.kernels("cpu")
-    torch.manual_seed(0)
-    again = exercise.kernels("cpu")
-    assert len(first) > 300
-    assert all(torch.equal(a.nan_to_num(), b.nan_to_num()) for a, b in zip(first, again, strict=True))
+def test_exercises_run_every_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the CPU in place of the GPU: each row gives results, and twice the same."""
+    for row in OPERATORS:
+        first, again = (exercise.kernels("cpu", [torch.float32], [row]) for _ in range(2))
+        assert len(first) > 3
+        assert_same_bits(again, first, row.name)
+
+
+def test_equality_reaches_every_row() -> None:
+    """Samples of one seed cover all rows, and go on with other values of other dtypes."""
+    seen = list(exercise.random_samples(3000))
+    assert len(seen) == 3000
+    assert {row.name for row, _, _ in seen} == {row.name for row in OPERATORS}
+    assert len({dtype for _, dtype, _ in seen}) > 1
+
+
+def test_equality_finds_a_difference(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With results that differ between the devices in the last place of one number."""
+    nms = next(row for row in OPERATORS if row.name == "nms")
+    samples = [sample for sample in nms.samples(torch.float32) if len(sample.arguments["boxes"]) > 10]
+    monkeypatch.setattr(exercise, "random_samples", lambda count: iter([(nms, torch.float32, samples[0])] * count))
+    calls = 0
+
+    def results_of(row, function, sample):  # type: ignore[no-untyped-def]
+        nonlocal calls
+        calls += 1
+        results = real(row, function, sample)
+        if calls == 4:
+            results.outputs[0][-1] += 1
+        return results
+
+    real = exercise.results_of
+    monkeypatch.setattr(exercise, "results_of", results_of)
+    monkeypatch.setattr(exercise, "on_device", lambda sample, device: sample)
+    assert exercise.check_equality("1") == {"cases": 1, "equal_to_the_last_bit": 1}
+    with pytest.raises(AssertionError, match=r"nms.*output 0: 1 of"):
+        exercise.check_equality("1")
