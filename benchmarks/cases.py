@@ -48,7 +48,7 @@ def head_maps(
 def objects(
     images: int, image: tuple[int, int], classes: int, device: str, *, largest: float = 400
 ) -> list[dict[str, Tensor]]:
-    """Targets with about 10 boxes an image, sides of 16 to `largest` pixels, as many small as large."""
+    """Targets with about 10 boxes per image, with sides of 16 to `largest` pixels, as many small as large."""
     targets = []
     for index in range(images):
         count = 8 + 4 * (index % 2)

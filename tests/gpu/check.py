@@ -61,7 +61,7 @@ def tests(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def sanitizer(tool: str) -> Any:
-    """Every kernel under a tool of compute-sanitizer, a process a dtype: its slowdown is of the launches."""
+    """Every kernel under a tool of compute-sanitizer. One process per dtype: the tool serialises launches."""
 
     def stage(options: argparse.Namespace) -> dict[str, Any]:
         program = shutil.which("compute-sanitizer") or shutil.which("/usr/local/cuda/bin/compute-sanitizer")

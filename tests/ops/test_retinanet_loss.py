@@ -118,7 +118,7 @@ def test_ignored_anchors_may_be_nan(device: str, layout: str, create_graph: bool
 
 
 def outputs_of(level: Tensor, anchor: int) -> Tensor:
-    """A view of what a level ``[1, 3 * C, H, W]`` or ``[1, N, C]`` says of an anchor, three a cell."""
+    """A view of one anchor in a level ``[1, 3 * C, H, W]`` or ``[1, N, C]``; a cell has three anchors."""
     if level.dim() == 3:
         return level[0, anchor]
     (row, column), values = divmod(anchor // 3, level.shape[3]), level.shape[1] // 3
