@@ -72,7 +72,7 @@ def speedup(axes: plt.Axes, rows: list[Row], run: dict[str, Any]) -> None:
 
 
 def time_against_size(axes: plt.Axes, rows: list[Row], run: dict[str, Any]) -> None:
-    """Operators of more than one size: one line for ours (solid) and one for torchvision (dashed), with one case per size."""
+    """Operators of more than one size: a solid line for ours, a dashed line for torchvision, one case per size."""
     lines: dict[tuple[str, str], dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
         if row["row"] in (OURS, "torchvision"):

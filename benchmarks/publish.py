@@ -1,7 +1,7 @@
 """From a run of pytest-benchmark to a record and a table: `python benchmarks/publish.py RUN.json`.
 
-The run is appended to ``benchmarks/results/<device>.json``, one file for each device that was measured; ``<device>.md`` and
-the plots beside it are written anew from the last one.
+The run is appended to ``benchmarks/results/<device>.json``, one file for each device that was measured. ``<device>.md``
+and the plots beside it are written anew from the last run.
 """
 
 from __future__ import annotations

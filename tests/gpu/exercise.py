@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from inputs.heads import head_outputs
 from samples import OPERATORS, Operator, Sample
-from samples.calls import assert_same_bits, assert_within, named, on_device, results_of, second_derivatives_of
+from samples.calls import assert_matches, assert_same_bits, named, on_device, results_of, second_derivatives_of
 from samples.row import FLOATS
 from torch import Tensor
 
@@ -84,13 +84,9 @@ def check_equality(times: str = "1000") -> dict[str, object]:
     for row, dtype, sample in random_samples(int(times)):
         with named(row, sample, dtype):
             cpu, cuda = (results_of(row, row.function, on_device(sample, device)) for device in ("cpu", "cuda"))
-            for number, (mine, theirs) in enumerate(zip(cuda.outputs, cpu.outputs, strict=True)):
-                assert_within(mine.cpu(), theirs, row.tolerance_of(sample, dtype, number), f"output {number}")
-            for number, (mine, theirs) in enumerate(zip(cuda.gradients, cpu.gradients, strict=True)):
-                assert_within(mine.cpu(), theirs, row.gradient_tolerance_of(sample, dtype), f"gradient {number}")
-            exact += all(
-                torch.equal(mine.cpu(), theirs) for mine, theirs in zip(cuda.outputs, cpu.outputs, strict=True)
-            )
+            cuda = cuda.on_cpu()
+            assert_matches(row, sample, dtype, cuda, cpu)
+            exact += all(torch.equal(mine, theirs) for mine, theirs in zip(cuda.outputs, cpu.outputs, strict=True))
     return {"cases": int(times), "equal_to_the_last_bit": exact}
 
 

@@ -7,19 +7,23 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import cache
 from importlib import import_module
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
 import torch
 from samples import OPERATORS, Operator, Sample
 from samples.calls import (
-    assert_matches_reference,
+    Results,
+    assert_matches,
     assert_same_bits,
     assert_within,
     changed,
-    checked_results,
     differentiable_outputs,
+    expected_of,
+    fixed_samples,
     named,
     on_device,
     results_of,
@@ -75,18 +79,42 @@ def test_rows_are_complete(row: Operator) -> None:
 # --- values -----------------------------------------------------------------------------------------------------------
 
 
-@rows_and_dtypes
-def test_matches_reference(device: str, row: Operator, dtype: torch.dtype) -> None:
-    """Values and gradients, empty inputs among them; results are where the inputs are, in the reference's dtype."""
-    for sample in [*row.samples(dtype), *row.small(dtype, 5)]:
-        sample = on_device(sample, device)
-        with named(row, sample, dtype):
-            got = assert_matches_reference(row, sample, dtype)
-            for mine, theirs in zip(got.outputs, tensors_of(row.reference(**sample.arguments)), strict=True):
+class Expected(NamedTuple):
+    """Of one sample: the reference's results, and the dtypes that the outputs of the operator must have."""
+
+    results: Results
+    dtypes: list[torch.dtype]
+
+
+@pytest.fixture(scope="module")
+def expected() -> Callable[[Operator, torch.dtype], list[Expected]]:
+    """Results of the reference for `fixed_samples` on the CPU, computed once for all devices and instruction sets."""
+
+    @cache
+    def of(name: str, dtype: torch.dtype) -> list[Expected]:
+        row = next(row for row in OPERATORS if row.name == name)
+        found = []
+        for sample in fixed_samples(row, dtype):
+            with named(row, sample, dtype):
+                outputs = tensors_of(row.reference(**sample.arguments))
                 # Reductions of half inputs return float32.
-                wide = theirs.dim() == 0 and theirs.dtype in (torch.float16, torch.bfloat16)
-                assert mine.dtype == (torch.float32 if wide else theirs.dtype)
-                assert mine.device == theirs.device
+                halves = (torch.float16, torch.bfloat16)
+                dtypes = [torch.float32 if t.dim() == 0 and t.dtype in halves else t.dtype for t in outputs]
+                found.append(Expected(expected_of(row, sample), dtypes))
+        return found
+
+    return lambda row, dtype: of(row.name, dtype)
+
+
+@rows_and_dtypes
+def test_matches_reference(device: str, row: Operator, dtype: torch.dtype, expected) -> None:  # type: ignore[no-untyped-def]
+    """Values and gradients, empty inputs among them; results are where the inputs are, in the reference's dtype."""
+    for sample, (results, dtypes) in zip(fixed_samples(row, dtype), expected(row, dtype), strict=True):
+        with named(row, sample, dtype):
+            got = results_of(row, row.function, on_device(sample, device))
+            assert {tensor.device.type for tensor in got.outputs} <= {device}
+            assert [tensor.dtype for tensor in got.outputs] == dtypes
+            assert_matches(row, sample, dtype, got.on_cpu(), results)
 
 
 def strided(tensor: Tensor) -> Tensor:
@@ -149,10 +177,7 @@ def test_cpu_and_cuda_agree(row: Operator, dtype: torch.dtype) -> None:
     for sample in [*row.samples(dtype), *row.large(dtype)]:
         with named(row, sample, dtype):
             cpu, cuda = (results_of(row, row.function, on_device(sample, device)) for device in ("cpu", "cuda"))
-            for number, (mine, theirs) in enumerate(zip(cuda.outputs, cpu.outputs, strict=True)):
-                assert_within(mine.cpu(), theirs, row.tolerance_of(sample, dtype, number))
-            for mine, theirs in zip(cuda.gradients, cpu.gradients, strict=True):
-                assert_within(mine.cpu(), theirs, row.gradient_tolerance_of(sample, dtype))
+            assert_matches(row, sample, dtype, cuda.on_cpu(), cpu)
 
 
 def lower_instruction_sets() -> list[str]:
@@ -163,9 +188,9 @@ def lower_instruction_sets() -> list[str]:
     return ["baseline"] if {"avx2", "fma"} <= flags else []
 
 
-@pytest.fixture(scope="session")
-def results_by_isa(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, list[Tensor]]]:
-    """What every operator gives with each lower instruction set, as compared with its reference."""
+@pytest.fixture(scope="module")
+def results_by_isa(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What every operator gives with each lower instruction set."""
     folder = tmp_path_factory.mktemp("isa")
     results = {}
     for isa in lower_instruction_sets():
@@ -178,14 +203,16 @@ def results_by_isa(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[s
 
 
 @pytest.mark.slow
-@rows
-def test_every_instruction_set(results_by_isa: dict[str, dict[str, list[Tensor]]], row: Operator) -> None:
-    """Each gives the reference's values (`check_operators.py` compares), and some operators the same bits."""
-    best = checked_results(row) if row.same_bits_on_every_isa else []
+@rows_and_dtypes
+def test_every_instruction_set(results_by_isa, row: Operator, dtype: torch.dtype, expected) -> None:  # type: ignore[no-untyped-def]
+    """Each gives the reference's values, and some operators the same bits."""
+    samples = fixed_samples(row, dtype)
     for isa, results in results_by_isa.items():
-        assert results[row.name]
-        if row.same_bits_on_every_isa:
-            assert_same_bits(results[row.name], best, f"{isa}, result")
+        for sample, got, (right, _) in zip(samples, results[row.name][dtype], expected(row, dtype), strict=True):
+            with named(row, sample, dtype, isa):
+                assert_matches(row, sample, dtype, Results(*got), right)
+                if row.same_bits_on_every_isa:
+                    assert_same_bits(Results(*got).tensors, results_of(row, row.function, sample).tensors)
 
 
 def test_unknown_instruction_set() -> None:

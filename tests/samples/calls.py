@@ -67,6 +67,9 @@ class Results:
     def tensors(self) -> list[Tensor]:
         return [*self.outputs, *self.gradients]
 
+    def on_cpu(self) -> Results:
+        return Results([tensor.cpu() for tensor in self.outputs], [tensor.cpu() for tensor in self.gradients])
+
 
 def differentiable_outputs(function: Function, sample: Sample) -> tuple[list[Tensor], list[Tensor]]:
     """All outputs, and those that have a graph."""
@@ -147,24 +150,20 @@ def assert_same_bits(got: list[Tensor], expected: list[Tensor], what: str = "res
         assert_within(left, right, EXACT, f"{what} {number}")
 
 
-def assert_matches_reference(row: Operator, sample: Sample, dtype: torch.dtype) -> Results:
-    """Outputs and gradients of the operator against those of its reference; returns the operator's."""
-    got = results_of(row, row.function, sample)
-    exact = widened(sample) if row.reference_in_float64 else sample
-    expected = results_of(row, row.reference, exact)
+def expected_of(row: Operator, sample: Sample) -> Results:
+    """What the reference gives."""
+    return results_of(row, row.reference, widened(sample) if row.reference_in_float64 else sample)
+
+
+def assert_matches(row: Operator, sample: Sample, dtype: torch.dtype, got: Results, expected: Results) -> None:
+    """Outputs and gradients are within the row's tolerances of those expected."""
     for number, (mine, theirs) in enumerate(zip(got.outputs, expected.outputs, strict=True)):
         assert_within(mine, theirs, row.tolerance_of(sample, dtype, number), f"output {number}")
     for number, (mine, theirs) in enumerate(zip(got.gradients, expected.gradients, strict=True)):
         assert_within(mine, theirs, row.gradient_tolerance_of(sample, dtype), f"gradient {number}")
-    return got
 
 
-def checked_results(row: Operator) -> list[Tensor]:
-    """Outputs and gradients of every sample and dtype, which must match the reference. Always of the same inputs."""
-    results: list[Tensor] = []
-    for dtype in row.dtypes:
-        torch.manual_seed(20171)
-        for sample in [*row.samples(dtype), *row.small(dtype, 5)]:
-            with named(row, sample, dtype):
-                results += assert_matches_reference(row, sample, dtype).tensors
-    return results
+def fixed_samples(row: Operator, dtype: torch.dtype) -> list[Sample]:
+    """Every sample, with the same values in every process."""
+    torch.manual_seed(20171)
+    return [*row.samples(dtype), *row.small(dtype, 5)]
