@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin
 TESTS ?= tests benchmarks
+# Files of tests run side by side, each whole in one process, because tests of a file share what they build.
+PARALLEL ?= -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 # Whether git tracks a file or not: a new one is checked like all others.
 CPP_FILES = $(sort $(shell find $(wildcard csrc tests benchmarks) -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh'))
 
@@ -24,11 +26,12 @@ build: $(VENV)/.installed
 
 # The operators in float32, in about two minutes. ARGS goes to pytest: make test-fast ARGS="-k nms -x".
 test-fast: build
-	$(RUN)/python -m pytest tests/ops --fast --benchmark-disable $(ARGS)
+	$(RUN)/python -m pytest tests/ops --fast --benchmark-disable $(PARALLEL) $(ARGS)
 
 # Every test, and every benchmark once without timing. One file: make test TESTS=tests/tooling/test_build.py.
+# PARALLEL= runs them one after another, as --pdb needs.
 test: build
-	$(RUN)/python -m pytest $(TESTS) --benchmark-disable $(ARGS)
+	$(RUN)/python -m pytest $(TESTS) --benchmark-disable $(PARALLEL) $(ARGS)
 
 # Times every operator, prints the table and keeps the record; BENCH=--full adds sizes.
 bench: build

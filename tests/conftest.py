@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 import torch
 from requirements import SHARED_DATA, require
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Processes of pytest-xdist share the cores."""
+    processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    if processes > 1:
+        torch.set_num_threads(max(1, torch.get_num_threads() // processes))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
