@@ -11,7 +11,7 @@ from .architecture_table import ARCHITECTURES, Architecture
 from .backbones import resnet_fpn, small_fpn
 from .config import ModelConfig
 from .head import RetinaNetHead, group_norm
-from .loss import LossOptions
+from .loss_options import LossOptions
 from .retinanet import RetinaNet
 
 with needs_extra("models"):

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..settings import from_plain, to_plain
 from .architecture_table import ArchitectureName
-from .loss import LossOptions
+from .loss_options import LossOptions
 
 
 @dataclass

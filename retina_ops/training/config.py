@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from ..data.transforms import AugmentationConfig
 from ..models.config import ModelConfig
-from ..models.loss import LossOptions
+from ..models.loss_options import LossOptions
 from ..settings import Range, check_settings
 
 
