@@ -127,8 +127,8 @@ def _saturation_of(path: Path, dataset: DetectionDataset) -> dict[str, Any]:
         negatives = focal_terms(examples.background, False, gamma)[1].sum()
         easy = positives[p_t >= EASY].sum() / positives.sum()
         share = positives.sum() / (positives.sum() + negatives)
-        result["easy_share_of_positive_gradient"][f"{gamma:g}"] = round(easy.item(), 4)
-        result["positive_share_of_gradient"][f"{gamma:g}"] = round(share.item(), 4)
+        result["easy_share_of_positive_gradient"][f"{gamma:g}"] = round(easy.item(), 6)
+        result["positive_share_of_gradient"][f"{gamma:g}"] = round(share.item(), 6)
     return result
 
 
