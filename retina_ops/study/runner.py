@@ -15,6 +15,7 @@ from ..training import TrainConfig, train
 from ..training.checkpoint import CHECKPOINT
 from ..training.trainer import BEST
 from .experiment import Budget, Experiment, Run, StudyData
+from .two_stage import train_faster_rcnn
 
 with needs_extra("train"):
     import torch
@@ -95,6 +96,9 @@ def run_study(
 
 def _train(run: Run, config: TrainConfig, target: Path) -> None:
     if (target / METRICS).is_file():
+        return
+    if run.detector == "faster_rcnn":
+        train_faster_rcnn(config, target)
         return
     train(config, target, resume=(target / CHECKPOINT).is_file())
 

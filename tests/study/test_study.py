@@ -152,7 +152,7 @@ def test_runs_are_training_runs(name: str) -> None:
         run.config.check()
         assert experiment.x in ("", *run.labels) and experiment.line in ("", *run.labels)
         assert run.config.max_steps and run.config.max_minutes == 0 and run.config.precision == "fp32"
-        settings.append((repr(run.config), run.starts_from))
+        settings.append((repr(run.config), run.starts_from, run.detector))
     assert len(set(settings)) == len(settings)
 
 

@@ -9,6 +9,7 @@ from .hard_examples import HARD_EXAMPLES
 from .loss_distribution import LOSS_DISTRIBUTION
 from .prior import PRIOR
 from .saturation import SATURATION
+from .stages import STAGES
 
 EXPERIMENTS: dict[str, Experiment] = {
     experiment.name: experiment
@@ -20,6 +21,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         ACCURACY_SPEED,
         PRIOR,
         LOSS_DISTRIBUTION,
+        STAGES,
         SATURATION,
     )
 }
