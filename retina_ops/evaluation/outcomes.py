@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from .. import box_iou
@@ -64,6 +64,9 @@ class GroundTruthObject:
     box: tuple[float, float, float, float]
     score: float | None
 
+    def as_missed(self) -> GroundTruthObject:
+        return replace(self, score=None)
+
 
 @dataclass(frozen=True)
 class Outcomes:
@@ -76,7 +79,7 @@ class Outcomes:
         """The outcomes of the detections from a score on. Matching does not depend on detections of lower scores."""
         detections = [detection for detection in self.detections if detection.score >= threshold]
         objects = [
-            item if item.score is not None and item.score >= threshold else _missed(item) for item in self.objects
+            item if item.score is not None and item.score >= threshold else item.as_missed() for item in self.objects
         ]
         return Outcomes(detections, objects)
 
@@ -170,10 +173,6 @@ def _tensor(boxes: Sequence[Sequence[float]]) -> torch.Tensor:
 def _corners(box: Sequence[float]) -> tuple[float, float, float, float]:
     x, y, w, h = box
     return x, y, x + w, y + h
-
-
-def _missed(item: GroundTruthObject) -> GroundTruthObject:
-    return GroundTruthObject(item.image_id, item.category_id, item.box, None)
 
 
 # --- what a report shows ----------------------------------------------------------------------------------------------

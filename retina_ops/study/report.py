@@ -1,89 +1,57 @@
-"""One HTML file of an experiment, without references to other files: tables, plots as SVG, and what the paper says."""
+"""One HTML file of an experiment, without references to other files: tables, plots, and what the paper says."""
 
 from __future__ import annotations
 
-import html
-import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ..errors import needs_extra
-from ..files import write_text
+from ..evaluation.page import Page
 from .results import RunResult, StudyResults
 
 with needs_extra("train"):
     from matplotlib.axes import Axes
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
-
-_STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
-table { border-collapse: collapse; display: block; overflow-x: auto; }
-th, td { padding: .25rem .75rem; border-bottom: 1px solid #ddd; text-align: left; white-space: nowrap; }
-figure { margin: 1.5rem 0; } svg { max-width: 100%; height: auto; }
-.paper { border-left: 4px solid #999; padding-left: 1rem; }
-"""
 
 
 def write_report(studies: Sequence[StudyResults], path: Path) -> Path:
     """Writes the report of experiments, one section each. Returns the path."""
-    sections = "\n".join(_section(study) for study in studies)
-    title = html.escape(", ".join(dict.fromkeys(study.experiment.name for study in studies)))
-    write_text(
-        path,
-        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>Study: {title}</title>'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{_STYLE}</style></head>\n'
-        f"<body><h1>Study: {title}</h1>\n{sections}\n</body></html>\n",
-    )
-    return path
+    page = Page("Study: " + ", ".join(dict.fromkeys(study.experiment.name for study in studies)))
+    for study in studies:
+        _add_section(page, study)
+    return page.write(path)
 
 
-def _section(study: StudyResults) -> str:
+def _add_section(page: Page, study: StudyResults) -> None:
     experiment = study.experiment
+    page.heading(f"({experiment.letter}) {experiment.name} on {study.data.name}")
+    page.paragraph(experiment.question)
+    page.quote(experiment.paper)
+    page.paragraph(
+        f"Budget {study.budget.name}: {study.budget.steps} updates per run. AP in percent, on the test set, of the "
+        "weights with the best validation AP; mean and standard deviation over seeds."
+    )
     missing = [f"{run.name} ({len(run.seeds)} of {run.planned})" for run in study.runs if len(run.seeds) < run.planned]
-    plots = [_plot(study, _curves)]
+    if missing:
+        page.paragraph(f"Not finished: {', '.join(missing)}.")
+    header, _, *rows = (line.strip("|").split("|") for line in study.markdown().splitlines())
+    page.table([cell.strip() for cell in header], [[cell.strip() for cell in row] for row in rows])
     if experiment.x:
-        plots.insert(0, _plot(study, _results))
+        page.plot(_plot(study, _results), "AP on the test set; bars are one standard deviation over seeds.")
+    page.plot(_plot(study, _curves), "Validation AP through training, of the first seed of each run.")
     if experiment.plot is not None:
         figure = Figure(figsize=(9, 4.5), layout="constrained")
         experiment.plot(figure, study.runs)
-        plots.append(_svg(figure))
-    parts = [
-        f"<h2>({experiment.letter}) {html.escape(experiment.name)} on {html.escape(study.data.name)}</h2>",
-        f"<p>{html.escape(experiment.question)}</p>",
-        f'<p class="paper">{html.escape(experiment.paper)}</p>',
-        f"<p>Budget {study.budget.name}: {study.budget.steps} updates per run. AP in percent, on the test set, of the "
-        "weights with the best validation AP; mean and standard deviation over seeds.</p>",
-        f"<p>Not finished: {html.escape(', '.join(missing))}.</p>" if missing else "",
-        _table(study),
-        *(f"<figure>{plot}</figure>" for plot in plots),
-    ]
-    return "<section>" + "\n".join(part for part in parts if part) + "</section>"
+        page.plot(figure, f"What was measured on the runs of {experiment.name}.")
 
 
-def _table(study: StudyResults) -> str:
-    header, _, *rows = study.markdown().splitlines()
-
-    def cells(line: str, tag: str) -> str:
-        return "".join(f"<{tag}>{html.escape(cell.strip())}</{tag}>" for cell in line.strip("|").split("|"))
-
-    body = "".join(f"<tr>{cells(row, 'td')}</tr>" for row in rows)
-    return f"<table><thead><tr>{cells(header, 'th')}</tr></thead><tbody>{body}</tbody></table>"
-
-
-def _plot(study: StudyResults, draw: Callable[[Axes, StudyResults], None]) -> str:
+def _plot(study: StudyResults, draw: Callable[[Axes, StudyResults], None]) -> Figure:
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.add_subplot()
     draw(axes, study)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.3)
-    return _svg(figure)
-
-
-def _svg(figure: Figure) -> str:
-    text = io.StringIO()
-    FigureCanvasSVG(figure).print_svg(text, metadata={"Date": None})
-    return text.getvalue()[text.getvalue().index("<svg") :]
+    return figure
 
 
 def _results(axes: Axes, study: StudyResults) -> None:
