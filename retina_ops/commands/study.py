@@ -26,7 +26,7 @@ class StudyOptions:
     Attributes:
         names: experiments; "all" for every one. --list names them.
         output: folder of the runs and of the results. Finished runs in it are kept, interrupted ones go on.
-        budget: small: 100 updates per run, for a look; full: 2,000 updates, three seeds where results are close.
+        budget: small: 100 updates per run, for a look; full: 1,500 updates, three seeds where results are close.
         seeds: seeds of the runs that are compared closely; 0: as the budget says.
         bccd: folder of the blood-cell photographs with annotations/{train,val,test}.json; if empty, the experiments
             run on digits scenes only.

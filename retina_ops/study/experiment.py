@@ -27,7 +27,7 @@ class Budget:
     seeds: int
 
 
-BUDGETS = {budget.name: budget for budget in (Budget("small", 100, 1), Budget("full", 2000, 3))}
+BUDGETS = {budget.name: budget for budget in (Budget("small", 100, 1), Budget("full", 1500, 3))}
 
 
 @dataclass(frozen=True)

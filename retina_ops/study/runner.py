@@ -13,6 +13,8 @@ from ..errors import needs_extra
 from ..files import read_json, write_json
 from ..training import TrainConfig, train
 from ..training.checkpoint import CHECKPOINT
+from ..training.log import METRICS as LOG
+from ..training.log import read_metrics
 from ..training.trainer import BEST
 from .experiment import Budget, Experiment, Run, StudyData
 from .two_stage import train_faster_rcnn
@@ -84,13 +86,19 @@ def run_study(
     for run, seed in pending(experiment, data, budget, folder):
         target, config = run_folder(folder, run, seed), run.with_seed(seed)
         if run.starts_from:
-            config.weights = str(folder / run.starts_from / f"seed-{seed}" / BEST)
+            start = folder / run.starts_from / f"seed-{seed}"
+            config.weights = str(start / BEST)
+            if not (start / BEST).exists():  # only its results were kept: it is trained again, and this run after it
+                for name in (COST, METRICS, LOG):
+                    (start / name).unlink(missing_ok=True)
+                continue
         say(f"{experiment.name} on {data.name}: {run.name}, seed {seed}")
         _train(run, config, target)
         if experiment.measure is not None:
             write_json(target / MEASURED, experiment.measure(target, config))
         # Written last: a run that has this file is finished.
         write_json(target / COST, _cost(target), indent=2)
+        (target / CHECKPOINT).unlink(missing_ok=True)
     return folder
 
 
@@ -105,9 +113,6 @@ def _train(run: Run, config: TrainConfig, target: Path) -> None:
 
 def _cost(target: Path) -> dict[str, Any]:
     """What the table needs of a run besides its metrics, and where it ran."""
-    from ..training.log import METRICS as LOG
-    from ..training.log import read_metrics
-
     lines = read_metrics(target / LOG)
     validations = [line for line in lines if line["kind"] == "val"]
     speeds = sorted(line["images_per_second"] for line in lines if line["kind"] == "train")

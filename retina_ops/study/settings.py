@@ -18,12 +18,12 @@ def base_config(data: StudyData, budget: Budget) -> TrainConfig:
         data=DataConfig(train=data.train, val=data.val, test=data.test, cache=True),
         model=ModelConfig(
             architecture="retinanet_small_fpn",
-            min_size=256 if is_digits else 240,
-            max_size=256 if is_digits else 320,
+            min_size=192 if is_digits else 240,
+            max_size=192 if is_digits else 320,
             fpn_channels=64,
             head_depth=2,
             head_norm=True,
-            base_sizes=(16, 32, 64, 128, 256),
+            base_sizes=(12, 24, 48, 96, 192) if is_digits else (16, 32, 64, 128, 256),
             aspect_ratios=(1.4,) if is_digits else (0.5, 1.0, 2.0),  # digits are higher than wide
             detections_per_img=100,
             loss=LossOptions(normalization="batch"),

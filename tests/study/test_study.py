@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -200,3 +201,22 @@ def test_command_writes_results(
     assert main(["study", EXPERIMENT.name, "--output", str(folder), "--report-only"]) == 0
     assert "| alpha | AP |" in capsys.readouterr().out
     assert {"report.html", "study.json", "table.md"} <= {path.name for path in finished.iterdir()}
+
+
+def test_a_start_whose_weights_are_gone_is_trained_again(tmp_path: Path, digits: StudyData) -> None:
+    """As after a clone, which has the results of finished runs and no weights."""
+
+    def runs(data: StudyData, budget: Budget, finished: Any) -> list[Run]:
+        first = two_stages(data, replace(budget, seeds=1), {})[0]
+        return [first, replace(first, name="then", starts_from=first.name, labels={"alpha": 1.0})]
+
+    experiment = replace(EXPERIMENT, runs=runs)
+    folder = run_study(experiment, digits, TINY, tmp_path, say=lambda _: None)
+    shutil.rmtree(folder / "then")
+    shutil.rmtree(folder / "alpha-0.25" / "seed-0" / "best")
+    said: list[str] = []
+    run_study(experiment, digits, TINY, tmp_path, say=said.append)
+    assert [line.split(": ")[1] for line in said] == ["alpha-0.25, seed 0", "then, seed 0"]
+    config = (folder / "then" / "seed-0" / "config.toml").read_text()
+    assert 'weights = "' + str(folder / "alpha-0.25" / "seed-0" / "best") in config
+    assert not list(folder.rglob("last.pt"))

@@ -6,7 +6,7 @@ from ..experiment import Budget, Experiment, Finished, Run, StudyData
 from ..settings import base_config, changed
 
 ARCHITECTURES = {"small": "retinanet_small_fpn", "ResNet-18": "retinanet_resnet18_fpn"}
-SIZES = (160, 208, 256, 320)
+SIZES = (128, 160, 192, 256)
 
 
 def runs(data: StudyData, budget: Budget, finished: Finished) -> list[Run]:
@@ -22,7 +22,7 @@ def runs(data: StudyData, budget: Budget, finished: Finished) -> list[Run]:
                 model__min_size=size,
                 model__max_size=size,
                 # Anchors keep their size relative to the digits.
-                model__base_sizes=tuple(side * size / 256 for side in base.model.base_sizes),
+                model__base_sizes=tuple(side * size / base.model.min_size for side in base.model.base_sizes),
             ),
         )
         for name, architecture in ARCHITECTURES.items()
