@@ -14,6 +14,7 @@ COMMANDS = {
     "predict": "detect objects in images: annotated pictures and COCO JSON",
     "inspect": "inspect a data set before training: ground truth, class counts, fit of the anchors",
     "demo": "train and evaluate a small RetinaNet on digits scenes, without a download",
+    "study": "run experiments of the focal loss paper: tables, plots and a report",
     "env": "print versions, build options and devices",
 }
 

@@ -8,11 +8,14 @@ from typing import Annotated, Literal
 
 import torch
 
-from ..data.dataset import DetectionDataset
+from ..coco_format import Json
+from ..data.dataset import Category, DetectionDataset
 from ..data.export import ground_truth_of
 from ..data.opening import open_dataset
 from ..evaluation import Evaluation, evaluate, plot_precision_recall
+from ..evaluation.detections import load_detections, load_ground_truth
 from ..evaluation.inference import detect_dataset
+from ..evaluation.report import image_loader, write_evaluation_report
 from ..files import write_json
 from ..models import load_model
 from ..settings import Range
@@ -32,6 +35,8 @@ class EvaluateOptions:
         detections: COCO JSON file of detections, instead of a model.
         images: folder of the images of a COCO file; if empty, it is searched beside the file.
         split: split of a data set folder.
+        report: HTML file of the report: curves, thresholds, confusions, the worst and best images. Its numbers are
+            written beside it as JSON. If empty, none.
         output: folder for metrics.json, detections.json and precision_recall.png.
         batch_size: images per forward pass.
         workers: processes that load images; 0 loads them in the main process.
@@ -45,6 +50,7 @@ class EvaluateOptions:
     detections: str = ""
     images: str = ""
     split: str = "test"
+    report: str = ""
     output: str = "runs/evaluate"
     batch_size: Annotated[int, Range(1)] = 8
     workers: Annotated[int, Range(0, 1024)] = 0
@@ -60,8 +66,13 @@ def run(arguments: list[str]) -> None:
         raise ValueError("give either --weights (of a model) or --detections (a file), not both")
     if options.detections:
         is_file = Path(options.data).suffix == ".json"
-        truth = options.data if is_file else ground_truth_of(open_dataset(options.data, split=options.split))
-        _report(evaluate(truth, options.detections), output_folder(options.output))
+        dataset = None if is_file and not options.report else _open(options)
+        truth = load_ground_truth(options.data if dataset is None or is_file else ground_truth_of(dataset))
+        found = load_detections(options.detections, truth)
+        evaluation = evaluate(truth, found)
+        _write(evaluation, output_folder(options.output))
+        if options.report and dataset is not None:
+            _write_report(options.report, truth, found, evaluation, dataset, Path(options.detections).name)
         return
     with joined_world(options.device) as world:
         _evaluate_model(options, world)
@@ -69,13 +80,7 @@ def run(arguments: list[str]) -> None:
 
 def _evaluate_model(options: EvaluateOptions, world: World) -> None:
     model = load_model(options.weights, world.device).to(memory_format=torch.channels_last)
-    dataset: DetectionDataset = open_dataset(
-        options.data,
-        options.images or None,
-        split=options.split,
-        categories=model.categories,
-        on_bad_image=options.on_bad_image,
-    )
+    dataset = _open(options, model.categories)
     precision = resolve_precision(options.precision, world.device)
     with progress_bar(f"evaluating on {dataset.name}", enabled=world.is_main) as progress:
         evaluator = detect_dataset(
@@ -92,10 +97,38 @@ def _evaluate_model(options: EvaluateOptions, world: World) -> None:
     if world.is_main and evaluator.evaluation is not None:
         output = output_folder(options.output)
         write_json(output / "detections.json", evaluator.detections)
-        _report(evaluator.evaluation, output)
+        _write(evaluator.evaluation, output)
+        if options.report:
+            truth = load_ground_truth(evaluator.ground_truth)
+            found = load_detections(evaluator.detections, truth)
+            _write_report(options.report, truth, found, evaluator.evaluation, dataset, options.weights)
 
 
-def _report(evaluation: Evaluation, output: Path) -> None:
+def _open(options: EvaluateOptions, categories: list[Category] | None = None) -> DetectionDataset:
+    return open_dataset(
+        options.data,
+        options.images or None,
+        split=options.split,
+        categories=categories,
+        on_bad_image=options.on_bad_image,
+    )
+
+
+def _write_report(
+    path: str, truth: Json, found: list[Json], evaluation: Evaluation, dataset: DetectionDataset, what: str
+) -> None:
+    write_evaluation_report(
+        truth,
+        found,
+        evaluation.metrics,
+        path,
+        title=f"{what} on {dataset.name}",
+        load_image=image_loader(dataset),
+    )
+    print(f"report: {path}")
+
+
+def _write(evaluation: Evaluation, output: Path) -> None:
     write_json(output / "metrics.json", evaluation.metrics, indent=2)
     plot_precision_recall(evaluation.precision_recall, output / "precision_recall.png")
     counts = "  ".join(f"{evaluation.metrics[key]} {key}" for key in ("images", "ground_truths", "detections"))

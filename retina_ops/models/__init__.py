@@ -15,7 +15,8 @@ from .architectures import (
 )
 from .config import ModelConfig
 from .head import RetinaNetHead
-from .loss import LossOptions, retinanet_losses
+from .loss import retinanet_losses
+from .loss_options import LossOptions
 from .postprocess import PostprocessOptions, detections_of
 from .retinanet import RetinaNet
 from .weights import TransferReport, load_model, save_model, transfer_weights

@@ -16,9 +16,12 @@ with needs_extra("models"):
 __all__ = ["AnchorCache", "anchors_of_image", "default_anchor_generator"]
 
 
+DEFAULT_SCALES = (1.0, 2 ** (1 / 3), 2 ** (2 / 3))
+
+
 def default_anchor_generator(
     base_sizes: Sequence[float] = (32, 64, 128, 256, 512),
-    scales: Sequence[float] = (1.0, 2 ** (1 / 3), 2 ** (2 / 3)),
+    scales: Sequence[float] = DEFAULT_SCALES,
     aspect_ratios: Sequence[float] = (0.5, 1.0, 2.0),
 ) -> AnchorGenerator:
     """Anchors of Lin et al. 2017, section 4: three scales and three aspect ratios per cell of each level.

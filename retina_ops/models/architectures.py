@@ -11,7 +11,7 @@ from .architecture_table import ARCHITECTURES, Architecture
 from .backbones import resnet_fpn, small_fpn
 from .config import ModelConfig
 from .head import RetinaNetHead, group_norm
-from .loss import LossOptions
+from .loss_options import LossOptions
 from .retinanet import RetinaNet
 
 with needs_extra("models"):
@@ -74,6 +74,7 @@ def _with_head(
         num_classes,
         norm=options.pop("head_norm", architecture.head_norm),
         depth=options.pop("head_depth", architecture.head_depth),
+        prior=options.pop("prior", 0.01),
     )
     if options.get("loss") is None:
         thresholds = {name: options[name] for name in ("fg_iou_thresh", "bg_iou_thresh") if name in options}
@@ -113,7 +114,7 @@ def retinanet_resnet50_fpn(
         trainable_backbone_layers: stages of the body that are trained, 0 to 5; default 3 with weights, else 5.
         norm: ``"batch"``, ``"frozen_batch"`` or ``"group"``; default frozen with weights, else batch.
         **kwargs: of `RetinaNet`; also ``fpn_channels`` (256), ``head_depth`` (4) and ``head_norm`` (a function of the
-            channels; none).
+            channels; none), and ``prior`` (0.01), the score of every anchor before training.
     """
     name = "retinanet_resnet50_fpn"
     return _resnet_retinanet(
@@ -232,10 +233,11 @@ def build_model(config: ModelConfig, categories: list[dict[str, Any]], *, pretra
         "nms_thresh": config.nms_thresh,
         "detections_per_img": config.detections_per_img,
         "topk_candidates": config.topk_candidates,
-        "anchor_generator": default_anchor_generator(config.base_sizes, aspect_ratios=config.aspect_ratios),
+        "anchor_generator": default_anchor_generator(config.base_sizes, config.anchor_scales, config.aspect_ratios),
         "trainable_backbone_layers": config.trainable_backbone_layers,
         "fpn_channels": config.fpn_channels,
         "head_depth": config.head_depth,
+        "prior": config.prior,
         "norm": config.norm or None,
     }
     if architecture.body != "small":

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
-from ..settings import from_plain, to_plain
+from ..settings import Range, from_plain, to_plain
+from .anchors import DEFAULT_SCALES
 from .architecture_table import ArchitectureName
-from .loss import LossOptions
+from .loss_options import LossOptions
 
 
 @dataclass
@@ -26,6 +27,8 @@ class ModelConfig:
         head_norm: GroupNorm in the subnets.
         base_sizes: side of the smallest anchor of each level P3 to P7, in pixels of the scaled image.
         aspect_ratios: height over width of the anchors.
+        anchor_scales: factors of the base sizes: a cell has an anchor for each scale and aspect ratio.
+        prior: score of every anchor and class before training, Lin et al. 2017, section 4.1.
         loss: see `LossOptions`.
         score_thresh: detections with this score or a lower one are dropped.
         nms_thresh: IoU above which a detection suppresses another of its class.
@@ -44,6 +47,8 @@ class ModelConfig:
     head_norm: bool = False
     base_sizes: tuple[float, ...] = (32, 64, 128, 256, 512)
     aspect_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
+    anchor_scales: tuple[Annotated[float, Range(1e-3)], ...] = DEFAULT_SCALES
+    prior: Annotated[float, Range(1e-9, 1 - 1e-9)] = 0.01
     loss: LossOptions = field(default_factory=LossOptions)
     score_thresh: float = 0.05
     nms_thresh: float = 0.5

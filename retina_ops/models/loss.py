@@ -1,56 +1,19 @@
-"""Options of the loss, and the fused loss with these options."""
+"""The loss of a batch with the options of `LossOptions`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from .. import retinanet_loss
-from .._deprecated import MATCHING, renamed_fields
 from ..errors import needs_extra
-from ..ops.retinanet_loss import BOX_LOSSES
+from ..ops.normalization import Normalization
+from .classification_loss import COMPOSED, composed_losses
+from .loss_options import LossOptions
 
 with needs_extra("models"):
     import torch
     from torch import Tensor
-
-NORMALIZATIONS = ("image", "batch", "ema")
-
-
-@renamed_fields(**MATCHING, box_weight="box_loss_weight")
-@dataclass(frozen=True)
-class LossOptions:
-    """Options of the loss.
-
-    Attributes:
-        fg_iou_thresh: IoU from which an anchor is foreground.
-        bg_iou_thresh: IoU under which it is background; between the two it is ignored.
-        alpha: weight of a positive in the focal loss; a negative has 1 - alpha.
-        gamma: exponent of the focal loss: larger values reduce the weight of easy anchors further.
-        box_loss: one of ``BOX_LOSSES``.
-        smooth_l1_beta: where ``smooth_l1`` changes from quadratic to linear, in units of the deltas.
-        box_loss_weight: factor of the box loss.
-        normalization: ``"image"``: each image's sum over its foreground anchors, the mean over images, as
-            torchvision's. ``"batch"``: the sum over all foreground anchors of the batch and of all processes.
-            ``"ema"``: the sum over a moving average of the batch's foreground anchors, as detectron2's
-            (`retina_ops.EmaNormalizer`; one more tensor in the model's state dict).
-    """
-
-    fg_iou_thresh: float = 0.5
-    bg_iou_thresh: float = 0.4
-    alpha: float = 0.25
-    gamma: float = 2.0
-    box_loss: str = "l1"
-    smooth_l1_beta: float = 1.0
-    box_loss_weight: float = 1.0
-    normalization: str = "image"
-
-    def __post_init__(self) -> None:
-        if self.box_loss not in BOX_LOSSES:
-            raise ValueError(f"box_loss must be one of {', '.join(BOX_LOSSES)}, got {self.box_loss!r}")
-        if self.normalization not in NORMALIZATIONS:
-            raise ValueError(f"normalization must be one of {', '.join(NORMALIZATIONS)}, got {self.normalization!r}")
 
 
 def retinanet_losses(
@@ -76,22 +39,26 @@ def retinanet_losses(
     if options.normalization == "ema" and normalizer is None:
         raise ValueError('normalization "ema" needs a normalizer, such as retina_ops.EmaNormalizer')
     boxes, crowds = _split_crowds(targets)
-    classification, box_loss = retinanet_loss(
-        head_outputs["cls_logits"],
-        head_outputs["bbox_regression"],
-        anchors,
-        boxes,
-        [target["labels"] for target in targets],
-        fg_iou_thresh=options.fg_iou_thresh,
-        bg_iou_thresh=options.bg_iou_thresh,
-        alpha=options.alpha,
-        gamma=options.gamma,
-        box_loss=options.box_loss,
-        smooth_l1_beta=options.smooth_l1_beta,
-        normalization=normalizer if normalizer and options.normalization == "ema" else options.normalization,
-        ignore_regions=crowds,
-    )
-    return {"classification": classification, "bbox_regression": box_loss * options.box_loss_weight}
+    labels = [target["labels"] for target in targets]
+    normalization: Normalization = options.normalization
+    if options.normalization == "ema" and normalizer is not None:
+        normalization = normalizer
+    if options.classification in COMPOSED:
+        losses = composed_losses(head_outputs, anchors, boxes, labels, crowds, options, normalization)
+    else:
+        losses = retinanet_loss(
+            head_outputs["cls_logits"],
+            head_outputs["bbox_regression"],
+            anchors,
+            boxes,
+            labels,
+            alpha=options.alpha,
+            gamma=0.0 if options.classification == "cross_entropy" else options.gamma,
+            normalization=normalization,
+            ignore_regions=crowds,
+            **options.matching_and_box_loss(),
+        )
+    return {"classification": losses[0], "bbox_regression": losses[1] * options.box_loss_weight}
 
 
 def _split_crowds(targets: Sequence[dict[str, Any]]) -> tuple[list[Tensor], list[Tensor] | None]:

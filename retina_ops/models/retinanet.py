@@ -13,7 +13,8 @@ from ..resizing import RESIZED_BY, resized_size
 from .anchors import AnchorCache, default_anchor_generator
 from .config import ModelConfig
 from .head import RetinaNetHead
-from .loss import LossOptions, retinanet_losses
+from .loss import retinanet_losses
+from .loss_options import LossOptions
 from .postprocess import PostprocessOptions, detections_of
 
 with needs_extra("models"):

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from ..data.transforms import AugmentationConfig
 from ..models.config import ModelConfig
-from ..models.loss import LossOptions
+from ..models.loss_options import LossOptions
 from ..settings import Range, check_settings
 
 
@@ -58,7 +58,8 @@ class OptimizerConfig:
 
 @dataclass
 class ScheduleConfig:
-    """The learning rate over the run. Progress is the larger of epochs done / epochs and time used / time allowed.
+    """The learning rate over the run. Progress is the largest of epochs done / epochs, updates done / updates
+    allowed and time used / time allowed.
 
     Attributes:
         name: cosine falls from ``lr`` to ``final_factor * lr``; step multiplies by ``step_factor`` at ``milestones``.
@@ -84,9 +85,10 @@ class TrainConfig:
         model: the model and its loss.
         augmentation: random changes of the training images, applied in this order.
         optimizer: the optimizer. Norms and biases have no weight decay.
-        schedule: the learning rate over the run. Progress is the larger of epochs done / epochs and time used / time
-            allowed.
+        schedule: the learning rate over the run. Progress is the largest of epochs done / epochs, updates done /
+            updates allowed and time used / time allowed.
         epochs: largest number of passes over the training set.
+        max_steps: largest number of updates of the weights; 0: no limit.
         max_minutes: largest number of minutes, with the last validation included; 0: no limit.
         batch_size: images per step and process.
         precision: type that convolutions compute in; auto: bf16 where the hardware has it.
@@ -98,6 +100,8 @@ class TrainConfig:
         freeze: number of backbone stages that are not trained, 0 (none) to 5 (all).
         validate_every: epochs between validations; 0: only at the end.
         patience: number of validations without a better AP after which the run stops; 0: never.
+        snapshots: number of moments, evenly spaced over the run's updates, whose weights are kept in ``snapshots``. The
+            last one is the end of the run.
         save_minutes: minutes between checkpoints within an epoch; 0: only at the end of each epoch.
         seed: seed of the weights, of the order of the images and of the augmentation.
         device: cpu, cuda or cuda:1; auto: CUDA if available.
@@ -110,6 +114,7 @@ class TrainConfig:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     epochs: Annotated[int, Range(1)] = 12
+    max_steps: Annotated[int, Range(0)] = 0
     max_minutes: Annotated[float, Range(0)] = 0.0
     batch_size: Annotated[int, Range(1)] = 8
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
@@ -119,6 +124,7 @@ class TrainConfig:
     freeze: Annotated[int, Range(0, 5)] = 0
     validate_every: Annotated[int, Range(0)] = 1
     patience: Annotated[int, Range(0)] = 0
+    snapshots: Annotated[int, Range(0)] = 0
     save_minutes: Annotated[float, Range(0)] = 10.0
     seed: Annotated[int, Range(0, 2**62)] = 0
     device: str = "auto"

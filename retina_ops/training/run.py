@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DataError, needs_extra
+from ..evaluation.detections import load_detections, load_ground_truth
 from ..evaluation.inference import detect_dataset
 from ..evaluation.plots import plot_precision_recall
+from ..evaluation.report import image_loader, write_evaluation_report
 from ..files import write_json, write_text
 from ..models.weights import load_model
 from ..settings import to_toml
@@ -24,14 +26,15 @@ with needs_extra("train"):
     import torch
 
 CONFIG = "config.toml"
+REPORT = "report.html"
 
 
 def train(config: TrainConfig, output: str | Path, *, resume: bool = False) -> dict[str, Any]:
     """Trains a RetinaNet.
 
     Under `torchrun`, every process calls this. It writes ``best/`` (weights and their ``config.json``), ``last.pt`` (to
-    resume from), ``config.toml``, ``metrics.jsonl``, ``metrics.json``, ``detections.json``, ``precision_recall.png``
-    and ``loss.png``.
+    resume from), ``config.toml``, ``metrics.jsonl``, ``metrics.json``, ``detections.json``, ``precision_recall.png``,
+    ``loss.png`` and ``report.html`` with its numbers in ``report.json``.
 
     Args:
         config: see `TrainConfig`.
@@ -122,5 +125,14 @@ def _evaluate_best(output: Path, world: World, log: RunLog, dataset: Any, batch_
     metrics = evaluator.compute()
     if world.is_main and evaluator.evaluation is not None:
         write_json(output / "detections.json", evaluator.detections)
+        truth = load_ground_truth(evaluator.ground_truth)
+        write_evaluation_report(
+            truth,
+            load_detections(evaluator.detections, truth),
+            metrics,
+            output / REPORT,
+            title=f"{output.name} on {dataset.name}",
+            load_image=image_loader(dataset),
+        )
         plot_precision_recall(evaluator.evaluation.precision_recall, output / "precision_recall.png")
     return metrics

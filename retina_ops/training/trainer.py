@@ -35,6 +35,7 @@ with needs_extra("train"):
     from torch.nn.parallel import DistributedDataParallel
 
 BEST = "best"
+SNAPSHOTS = "snapshots"
 LOG_EVERY = 20  # updates between lines of metrics.jsonl
 
 
@@ -92,6 +93,12 @@ class Trainer:
     def minutes(self) -> float:
         """Minutes since the start of the run. The time between an interruption and the resumption does not count."""
         return (time.monotonic() - self.started) / 60
+
+    @property
+    def total_steps(self) -> int:
+        """Updates of the whole run, unless time or patience ends it."""
+        total = max(1, self.config.epochs * -(-len(self.sampler) // self.config.optimizer.accumulate))
+        return min(total, self.config.max_steps or total)
 
     @property
     def epochs_done(self) -> float:
@@ -167,7 +174,7 @@ class Trainer:
 
     def _progress(self) -> float:
         """Fraction of the run that is done. The main process decides it, so that all processes end together."""
-        done = self.step / max(1, self.config.epochs * -(-len(self.sampler) // self.config.optimizer.accumulate))
+        done = self.step / self.total_steps
         if self.config.max_minutes:
             budget = self.config.max_minutes * 60 - self._reserve()
             done = max(done, (time.monotonic() - self.started) / budget if budget > 0 else 1.0)
@@ -199,10 +206,11 @@ class Trainer:
                 continue
             progress = self._progress()
             rate = self._update(progress)
+            self._keep_snapshot()
             if self.step % LOG_EVERY == 0 or self.batch > last:
                 bar(self.batch, detail=f"loss {self._log_losses(meter, rate):.3f}")
                 meter = LossMeter()
-            if self.batch <= last and progress >= 1:
+            if self.batch <= last and (progress >= 1 or self.step >= self.total_steps):
                 return
             save_seconds = self.config.save_minutes * 60
             if save_seconds and self.world.share(time.monotonic() - saved_at) > save_seconds and self.batch <= last:
@@ -259,6 +267,14 @@ class Trainer:
             minutes=round(self.minutes, 3),
         )
         return sum(means.values())
+
+    def _keep_snapshot(self) -> None:
+        """Writes the weights, or their average, to ``snapshots/step-N`` where a snapshot is due."""
+        count, total = self.config.snapshots, self.total_steps
+        if self.world.is_main and count and self.step * count // total > (self.step - 1) * count // total:
+            candidate = self.model if self.ema is None else self.ema.module
+            folder = self.output / SNAPSHOTS / f"step-{self.step}"
+            save_model(candidate, folder, {"training": {"step": self.step, "epoch": self.epoch}})  # type: ignore[arg-type]
 
     def _validate(self) -> None:
         """Evaluates the weights, or their average, and writes them to ``best`` if their AP is the highest so far."""

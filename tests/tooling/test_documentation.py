@@ -66,6 +66,23 @@ def test_links_in_documents() -> None:
             assert target.startswith("http") or (document.parent / target).exists(), (document.name, target)
 
 
+def test_figures_of_the_focal_loss(tmp_path: Path) -> None:
+    """The script draws both figures, and docs/focal-loss.md quotes what it prints."""
+    code = (
+        "import pathlib, runpy, sys\n"
+        "script = runpy.run_path(sys.argv[1])\n"
+        "script['main'].__globals__['FOLDER'] = pathlib.Path(sys.argv[2])\n"
+        "script['main']()\n"
+    )
+    command = [sys.executable, "-c", code, str(ROOT / "docs" / "figures" / "draw.py"), str(tmp_path)]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["gradient.svg", "loss.svg"]
+    text = (ROOT / "docs" / "focal-loss.md").read_text()
+    assert len(run.stdout.splitlines()) == 2
+    for line in run.stdout.splitlines():
+        assert f"> {line}\n" in text
+
+
 def test_every_difference_names_its_tests() -> None:
     files = {path.name: path.read_text() for path in (ROOT / "tests").rglob("test_*.py")}
     rows = [line for line in (ROOT / "docs" / "differences.md").read_text().splitlines() if line.startswith("| ")][1:]

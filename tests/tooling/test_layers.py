@@ -21,6 +21,7 @@ LAYERS = (
     ("models", "data"),
     ("evaluation",),
     ("training",),
+    ("study",),
     ("commands",),
     ("cli",),
     ("__main__",),
