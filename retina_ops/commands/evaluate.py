@@ -37,6 +37,8 @@ class EvaluateOptions:
         workers: processes that load images; 0 loads them in the main process.
         precision: type that convolutions compute in; auto: bf16 where the hardware has it.
         device: cpu, cuda or cuda:1; auto: CUDA if available.
+        exif: the frame of the boxes where images have an EXIF orientation: "upright"; "stored", the pixels as they are
+            in the file; or "auto", by the sizes that the annotations state.
         on_bad_image: "error" stops at an image that cannot be read; "skip" leaves such images out and counts them.
     """
 
@@ -50,6 +52,7 @@ class EvaluateOptions:
     workers: Annotated[int, Range(0, 1024)] = 0
     precision: Literal["fp32", "bf16", "fp16", "auto"] = "fp32"
     device: str = "auto"
+    exif: Literal["auto", "upright", "stored"] = "auto"
     on_bad_image: Literal["error", "skip"] = "error"
 
 
@@ -75,6 +78,7 @@ def _evaluate_model(options: EvaluateOptions, world: World) -> None:
         split=options.split,
         categories=model.categories,
         on_bad_image=options.on_bad_image,
+        exif=options.exif,
     )
     precision = resolve_precision(options.precision, world.device)
     with progress_bar(f"evaluating on {dataset.name}", enabled=world.is_main) as progress:

@@ -32,6 +32,8 @@ class InspectOptions:
         config: TOML file of a training run; its model is used.
         model: the model whose anchors are matched with the boxes.
         pictures: number of images to draw.
+        exif: the frame of the boxes where images have an EXIF orientation: "upright"; "stored", the pixels as they are
+            in the file; or "auto", by the sizes that the annotations state.
         on_bad_image: "error" stops at an image that cannot be read; "skip" leaves such images out and counts them.
     """
 
@@ -42,6 +44,7 @@ class InspectOptions:
     config: str = ""
     model: ModelConfig = field(default_factory=ModelConfig)
     pictures: Annotated[int, Range(0)] = 16
+    exif: Literal["auto", "upright", "stored"] = "auto"
     on_bad_image: Literal["error", "skip"] = "error"
 
 
@@ -54,7 +57,9 @@ def run(arguments: list[str]) -> None:
     options = parse(InspectOptions, "inspect", arguments, default=InspectOptions(data=tyro.MISSING, model=configured))
     model = options.model
     generator = default_anchor_generator(model.base_sizes, aspect_ratios=model.aspect_ratios)
-    dataset = open_dataset(options.data, options.images or None, split=options.split, on_bad_image=options.on_bad_image)
+    dataset = open_dataset(
+        options.data, options.images or None, split=options.split, on_bad_image=options.on_bad_image, exif=options.exif
+    )
     with progress_bar("matching anchors") as progress:
         summary = inspect_dataset(
             dataset,

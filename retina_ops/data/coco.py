@@ -10,7 +10,8 @@ from ..coco_format import parse_annotation, parse_categories, parse_image_ids, s
 from ..errors import DataError
 from ..files import is_integer, read_json
 from .dataset import Category
-from .file_dataset import AnnotationColumns, FileDataset, ImageRecord, OnBadImage, stored_size
+from .file_dataset import AnnotationColumns, FileDataset, ImageRecord, OnBadImage, size_in_file
+from .frames import Exif
 
 
 class CocoDetection(FileDataset):
@@ -23,6 +24,7 @@ class CocoDetection(FileDataset):
         categories: ``{"id", "name"}`` in label order, such as those of a trained model; the file's categories are
             matched to them by name. None: the file's own, in the order of their ids.
         on_bad_image: ``"error"`` or ``"skip"``, see `FileDataset`.
+        exif: the frame of the boxes: ``"upright"``, ``"stored"`` or ``"auto"``, see `retina_ops.data.frames`.
 
     Raises:
         DataError: the file is missing, malformed or empty, an annotation has an unknown image or category, or an
@@ -36,6 +38,7 @@ class CocoDetection(FileDataset):
         *,
         categories: Sequence[Category] | None = None,
         on_bad_image: OnBadImage = "error",
+        exif: Exif = "auto",
     ) -> None:
         path = Path(annotation_file)
         content = read_json(path)
@@ -50,7 +53,7 @@ class CocoDetection(FileDataset):
         if not folder.is_dir():
             raise DataError(folder, "no such image folder")
         index_of_id = {image_id: index for index, image_id in enumerate(parse_image_ids(str(path), images))}
-        records = [_image_record(path, entry, folder, on_bad_image) for entry in images]
+        records = [_image_record(path, entry, folder, on_bad_image, exif) for entry in images]
         names = {category["id"]: category["name"] for category in own}
         rows = []
         for position, entry in enumerate(annotations, start=1):
@@ -61,7 +64,7 @@ class CocoDetection(FileDataset):
                 raise DataError(path, f"annotation {entry.get('id', position)} has {reason}")
             record = index_of_id[annotation.image_id]
             rows.append((record, annotation.bbox, label, annotation.area, annotation.iscrowd))
-        super().__init__(str(path), records, AnnotationColumns.from_rows(rows), chosen, on_bad_image)
+        super().__init__(str(path), records, AnnotationColumns.from_rows(rows), chosen, on_bad_image, exif)
         self.annotation_file, self.image_dir = path, folder
 
 
@@ -82,14 +85,14 @@ def find_image_dir(annotation_file: Path, images: Sequence[Any]) -> Path:
     raise DataError(annotation_file, f"its image {names[0]} is in none of {searched}; name the image folder")
 
 
-def _image_record(path: Path, entry: Any, folder: Path, on_bad_image: OnBadImage) -> ImageRecord:
+def _image_record(path: Path, entry: Any, folder: Path, on_bad_image: OnBadImage, exif: Exif) -> ImageRecord:
     if not isinstance(entry.get("file_name"), str):
         raise DataError(path, f"an image must have a file_name, got {short(entry)}")
     file = folder / entry["file_name"]
     height, width = entry.get("height"), entry.get("width")
     if height is None or width is None:
-        size = stored_size(file, on_bad_image)
-        return ImageRecord(entry["id"], entry["file_name"], file, *size)
+        size = size_in_file(file, on_bad_image, exif)
+        return ImageRecord(entry["id"], entry["file_name"], file, *size, is_stated=False)
     if not (is_integer(height) and is_integer(width) and height > 0 and width > 0):
         raise DataError(path, f"image {entry['id']} has height {height!r} and width {width!r}, expected pixels")
     return ImageRecord(entry["id"], entry["file_name"], file, height, width)

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..errors import DataError, DataWarning, needs_extra
-from ..images import read_image, read_image_size
+from ..images import Frame, read_image, read_image_size
 from .dataset import Category, DetectionDataset, Target
+from .frames import Exif, undecided_frame
 
 with needs_extra("train"):
     import numpy as np
@@ -24,13 +25,17 @@ OnBadImage = Literal["error", "skip"]
 
 @dataclass(frozen=True, slots=True)
 class ImageRecord:
-    """An image of a data set: id, file and size in pixels."""
+    """An image of a data set: id, file and size in pixels.
+
+    ``is_stated``: the annotations state the size; otherwise it was read from the file.
+    """
 
     image_id: int
     file_name: str
     path: Path
     height: int
     width: int
+    is_stated: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,10 +79,10 @@ class AnnotationColumns:
         )
 
 
-def stored_size(path: Path, on_bad_image: OnBadImage) -> tuple[int, int]:
-    """(height, width) of an image file. (0, 0) for an unreadable image that will be skipped later."""
+def size_in_file(path: Path, on_bad_image: OnBadImage, exif: Exif) -> tuple[int, int]:
+    """(height, width) of an image file in its frame. (0, 0) for an unreadable image that will be skipped later."""
     try:
-        return read_image_size(path)
+        return read_image_size(path, frame="stored" if exif == "stored" else "upright")
     except DataError:
         if on_bad_image == "skip":
             return 0, 0
@@ -96,6 +101,7 @@ class FileDataset(DetectionDataset):
         records: the images.
         annotations: the boxes.
         categories: ``{"id", "name"}`` in label order.
+        exif: the frame of the boxes: ``"upright"``, ``"stored"``, or ``"auto"``, see `retina_ops.data.frames`.
         on_bad_image: with ``"error"``, a missing file raises immediately, and an unreadable one when it is loaded or
             by `check_images`. With ``"skip"``, all images are decoded immediately, and those that cannot be read are
             left out and counted in one warning.
@@ -111,17 +117,25 @@ class FileDataset(DetectionDataset):
         annotations: AnnotationColumns,
         categories: list[Category],
         on_bad_image: OnBadImage = "error",
+        exif: Exif = "auto",
     ) -> None:
+        if exif not in ("auto", "upright", "stored"):
+            raise ValueError(f'exif must be "auto", "upright" or "stored", got {exif!r}')
         if on_bad_image not in ("error", "skip"):
             raise ValueError(f'on_bad_image must be "error" or "skip", got {on_bad_image!r}')
         self.name, self.categories = name, categories
         if not records:
             raise DataError(name, "lists no images: the data set is empty")
         self.records, self.annotations = records, annotations
+        self._exif: Exif = exif
+        self._undecided: Frame = "upright"
         if on_bad_image == "skip":
             self._skip_bad_images()
         else:
             self._require_files()
+        if exif == "auto":
+            stated = [(r.path, (r.height, r.width) if r.is_stated else None) for r in self.records]
+            self._undecided = undecided_frame(name, stated)
         self._offsets = np.searchsorted(self.annotations.record, np.arange(len(self.records) + 1))
         self._boxes, self._usable, self.box_counts = self._clip_boxes()
         if not self._usable.any():
@@ -132,7 +146,10 @@ class FileDataset(DetectionDataset):
 
     def load_image(self, index: int) -> Tensor:
         record = self.records[index]
-        return read_image(record.path, (record.height, record.width))
+        size = record.height, record.width
+        if self._exif != "auto":
+            return read_image(record.path, size, frame=self._exif)
+        return read_image(record.path, size, undecided=self._undecided)
 
     def image_size(self, index: int) -> tuple[int, int]:
         return self.records[index].height, self.records[index].width

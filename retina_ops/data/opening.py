@@ -9,6 +9,7 @@ from ..errors import DataError
 from .coco import CocoDetection
 from .dataset import Category, DetectionDataset
 from .file_dataset import OnBadImage
+from .frames import Exif
 from .voc import VocDetection, is_voc_folder
 
 
@@ -19,6 +20,7 @@ def open_dataset(
     split: str = "train",
     categories: Sequence[Category] | None = None,
     on_bad_image: OnBadImage = "error",
+    exif: Exif = "auto",
 ) -> DetectionDataset:
     """Opens a data set. The path decides its kind:
 
@@ -35,6 +37,7 @@ def open_dataset(
         split: the split of a folder or of the built-in data set.
         categories: ``{"id", "name"}`` in label order, such as those of a trained model. None: the data set's own.
         on_bad_image: ``"error"`` or ``"skip"``, see `FileDataset`.
+        exif: the frame of the boxes: ``"upright"``, ``"stored"`` or ``"auto"``, see `retina_ops.data.frames`.
 
     Raises:
         DataError: ``path`` does not exist or is not a data set, or the data set cannot be used.
@@ -49,19 +52,19 @@ def open_dataset(
     if path.is_file():
         if path.parent.name == "Main" and path.parent.parent.name == "ImageSets":
             folder = path.parent.parent.parent
-            return VocDetection(folder, path.stem, categories=categories, on_bad_image=on_bad_image)
+            return VocDetection(folder, path.stem, categories=categories, on_bad_image=on_bad_image, exif=exif)
         if path.suffix.lower() != ".json":
             raise DataError(path, "is not a data set: expected a COCO .json file or a Pascal VOC folder")
-        return CocoDetection(path, images, categories=categories, on_bad_image=on_bad_image)
+        return CocoDetection(path, images, categories=categories, on_bad_image=on_bad_image, exif=exif)
     if path.is_dir():
         if is_voc_folder(path):
-            return VocDetection(path, split, categories=categories, on_bad_image=on_bad_image)
+            return VocDetection(path, split, categories=categories, on_bad_image=on_bad_image, exif=exif)
         found = _coco_file(path, split)
         if found is None:
             raise DataError(
                 path, f"is not a data set: it has neither Annotations and ImageSets nor annotations/{split}.json"
             )
-        return CocoDetection(found, images, categories=categories, on_bad_image=on_bad_image)
+        return CocoDetection(found, images, categories=categories, on_bad_image=on_bad_image, exif=exif)
     if str(path) == "digits":
         from .digits import DigitScenes
 

@@ -10,7 +10,8 @@ from typing import Literal
 from ..errors import DataError
 from ..images import IMAGE_SUFFIXES
 from .dataset import Category
-from .file_dataset import AnnotationColumns, FileDataset, ImageRecord, OnBadImage, stored_size
+from .file_dataset import AnnotationColumns, FileDataset, ImageRecord, OnBadImage, size_in_file
+from .frames import Exif
 
 # fmt: off
 VOC_NAMES = [
@@ -34,6 +35,7 @@ class VocDetection(FileDataset):
         difficult: treatment of objects that are marked difficult: ``"ignore"`` (iscrowd 1), ``"keep"`` or ``"drop"``.
         one_based: False for files of tools that count pixels from 0.
         on_bad_image: ``"error"`` or ``"skip"``, see `FileDataset`.
+        exif: the frame of the boxes: ``"upright"``, ``"stored"`` or ``"auto"``, see `retina_ops.data.frames`.
 
     Raises:
         DataError: a folder, list, annotation or image is missing; the XML is malformed; a category is unknown; or the
@@ -49,6 +51,7 @@ class VocDetection(FileDataset):
         difficult: Literal["ignore", "keep", "drop"] = "ignore",
         one_based: bool = True,
         on_bad_image: OnBadImage = "error",
+        exif: Exif = "auto",
     ) -> None:
         if difficult not in ("ignore", "keep", "drop"):
             raise ValueError(f'difficult must be "ignore", "keep" or "drop", got {difficult!r}')
@@ -60,7 +63,7 @@ class VocDetection(FileDataset):
         for index, stem in enumerate(stems):
             file = folder / "Annotations" / f"{stem}.xml"
             tree = _parse(file)
-            records.append(_image_record(folder, file, tree, index + 1, stem, on_bad_image))
+            records.append(_image_record(folder, file, tree, index + 1, stem, on_bad_image, exif))
             for element in tree.iter("object"):
                 is_difficult = (element.findtext("difficult") or "0").strip() == "1"
                 if is_difficult and difficult == "drop":
@@ -71,7 +74,7 @@ class VocDetection(FileDataset):
                 box = _box(file, name, element, 1.0 if one_based else 0.0)
                 rows.append((index, box, labels[name], box[2] * box[3], int(is_difficult and difficult == "ignore")))
         name = f"{folder} ({split})"
-        super().__init__(name, records, AnnotationColumns.from_rows(rows), chosen, on_bad_image)
+        super().__init__(name, records, AnnotationColumns.from_rows(rows), chosen, on_bad_image, exif)
         self.folder, self.split = folder, split
 
 
@@ -113,7 +116,7 @@ def _parse(file: Path) -> ElementTree.Element:
 
 
 def _image_record(
-    folder: Path, file: Path, tree: ElementTree.Element, image_id: int, stem: str, on_bad_image: OnBadImage
+    folder: Path, file: Path, tree: ElementTree.Element, image_id: int, stem: str, on_bad_image: OnBadImage, exif: Exif
 ) -> ImageRecord:
     images = folder / "JPEGImages"
     stated = (tree.findtext("filename") or "").strip()
@@ -123,9 +126,10 @@ def _image_record(
         height, width = (int(float(tree.findtext(f"size/{side}") or 0)) for side in ("height", "width"))
     except (ValueError, OverflowError):
         raise DataError(file, "its size is not a number of pixels") from None
-    if height <= 0 or width <= 0:
-        height, width = stored_size(images / name, on_bad_image)
-    return ImageRecord(image_id, name, images / name, height, width)
+    is_stated = height > 0 and width > 0
+    if not is_stated:
+        height, width = size_in_file(images / name, on_bad_image, exif)
+    return ImageRecord(image_id, name, images / name, height, width, is_stated)
 
 
 def _object_name(file: Path, element: ElementTree.Element) -> str:
