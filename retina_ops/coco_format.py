@@ -16,6 +16,7 @@ from .errors import DataError
 from .files import is_integer, is_number
 
 Json = dict[str, Any]
+_FLAGS = {"0": 0, "0.0": 0, "false": 0, "no": 0, "": 0, "1": 1, "1.0": 1, "true": 1, "yes": 1}
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +102,7 @@ def parse_annotation(
     area = entry.get("area")
     if not is_number(area) or not math.isfinite(area):
         area = bbox[2] * bbox[3]
-    return Annotation(image_id, category_id, bbox, area, int(bool(entry.get("iscrowd", 0))))
+    return Annotation(image_id, category_id, bbox, area, parse_flag(name, f"iscrowd of {who}", entry.get("iscrowd", 0)))
 
 
 def parse_box(
@@ -117,6 +118,20 @@ def parse_box(
     if not isinstance(box, (list, tuple)) or len(box) != 4 or not all(map(is_number, box)):
         raise DataError(name, f"{who} must have a bbox [x, y, width, height], got {short(box)}")
     return image_id, category_id, (box[0], box[1], box[2], box[3])
+
+
+def parse_flag(name: str, what: str, value: Any) -> int:
+    """0 or 1 of a number, a boolean, or their names; an absent value is 0.
+
+    Raises:
+        DataError: anything else.
+    """
+    if value is None:
+        return 0
+    text = str(value).strip().lower()
+    if isinstance(value, (bool, int, float, str)) and text in _FLAGS:
+        return _FLAGS[text]
+    raise DataError(name, f"{what} must be 0 or 1, got {short(value)}")
 
 
 def is_possible_box(bbox: tuple[float, float, float, float]) -> bool:

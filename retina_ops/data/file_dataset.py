@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from ..errors import DataError, DataWarning, needs_extra
 from ..images import Frame, read_image, read_image_size
+from .box_checks import check_boxes
 from .dataset import Category, DetectionDataset, Target
 from .frames import Exif, undecided_frame
 
@@ -93,8 +94,7 @@ class FileDataset(DetectionDataset):
     """Image files with annotations: the common part of `CocoDetection` and `VocDetection`.
 
     Boxes are clipped to the image. Boxes without an area or outside the image are left out. One `DataWarning` counts
-    the boxes that were left out or clipped by more than one pixel; ``box_counts`` holds these numbers (clipped,
-    degenerate, outside).
+    them; ``box_counts`` holds the numbers, see `CheckedBoxes`. A data set most of whose boxes do not fit is refused.
 
     Args:
         name: name in messages, usually the annotation file.
@@ -107,7 +107,8 @@ class FileDataset(DetectionDataset):
             left out and counted in one warning.
 
     Raises:
-        DataError: there are no images or no usable boxes; or, with ``"error"``, a file is missing.
+        DataError: there are no images or no usable boxes; most boxes do not fit their images; or, with ``"error"``, a
+            file is missing.
     """
 
     def __init__(
@@ -137,7 +138,9 @@ class FileDataset(DetectionDataset):
             stated = [(r.path, (r.height, r.width) if r.is_stated else None) for r in self.records]
             self._undecided = undecided_frame(name, stated)
         self._offsets = np.searchsorted(self.annotations.record, np.arange(len(self.records) + 1))
-        self._boxes, self._usable, self.box_counts = self._clip_boxes()
+        sizes = np.array([(record.width, record.height) for record in self.records], dtype=np.float64)
+        checked = check_boxes(name, self.annotations.boxes, sizes[self.annotations.record])
+        self._boxes, self._usable, self.box_counts = checked.corners, checked.is_usable, checked.counts
         if not self._usable.any():
             raise DataError(name, f"has no usable box on its {len(self.records)} images: there is nothing to detect")
 
@@ -239,33 +242,3 @@ class FileDataset(DetectionDataset):
             new_index[columns.record], columns.boxes, columns.labels, columns.areas, columns.iscrowd
         )
         self.records = [record for index, record in enumerate(self.records) if index not in bad]
-
-    def _clip_boxes(self) -> tuple[np.ndarray, np.ndarray, dict[str, int]]:
-        """Clips the boxes.
-
-        Returns:
-            The clipped boxes, float32 [N, 4] (x1, y1, x2, y2); which of them are usable, bool [N]; and ``box_counts``.
-        """
-        sizes = np.array([(record.width, record.height) for record in self.records], dtype=np.float64)
-        limits = np.tile(sizes[self.annotations.record], 2)  # (w, h, w, h)
-        annotated = self.annotations.boxes
-        is_finite = np.isfinite(annotated).all(axis=1)
-        boxes = np.where(is_finite[:, None], annotated, 0.0)
-        has_area = is_finite & (boxes[:, 2:] > 0).all(axis=1)
-        boxes[:, 2:] += boxes[:, :2]
-        clipped = boxes.clip(0.0, limits).astype(np.float32)
-        is_inside = (clipped[:, 2:] > clipped[:, :2]).all(axis=1)
-        is_usable = has_area & is_inside
-        is_clipped = is_usable & (np.abs(clipped - boxes) > 1.0).any(axis=1)
-        counts = {
-            "clipped": int(is_clipped.sum()),
-            "degenerate": int((~has_area).sum()),
-            "outside": int((has_area & ~is_inside).sum()),
-        }
-        if any(counts.values()):
-            message = (
-                f"{self.name}: of {len(boxes)} boxes, {counts['clipped']} extend beyond the image and were clipped; "
-                f"skipped were {counts['outside']} outside the image and {counts['degenerate']} without an area"
-            )
-            warnings.warn(message, DataWarning, stacklevel=4)
-        return clipped, is_usable, counts

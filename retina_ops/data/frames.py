@@ -1,8 +1,8 @@
 """The frame of a data set's boxes: the pixels as they are stored, or upright after the EXIF orientation.
 
 A camera may store an image on its side and note in EXIF how to turn it. Most annotation tools show the image upright,
-some tools and older data sets do not. The boxes of both belong to different pixels. The first of these rules that applies
-decides an image:
+some tools and older data sets do not. The boxes of both belong to different pixels. The first rule that applies decides
+an image:
 
 1. the option ``exif`` of the data set: ``"upright"`` or ``"stored"``;
 2. the size that its annotations state, if that is the size of one frame only (`ImageHeader.frame_of`);

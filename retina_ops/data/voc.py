@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
+from ..coco_format import parse_flag
 from ..errors import DataError
 from ..images import IMAGE_SUFFIXES
 from .dataset import Category
@@ -65,7 +66,7 @@ class VocDetection(FileDataset):
             tree = _parse(file)
             records.append(_image_record(folder, file, tree, index + 1, stem, on_bad_image, exif))
             for element in tree.iter("object"):
-                is_difficult = (element.findtext("difficult") or "0").strip() == "1"
+                is_difficult = parse_flag(str(file), "difficult", element.findtext("difficult"))
                 if is_difficult and difficult == "drop":
                     continue
                 name = _object_name(file, element)
@@ -89,10 +90,31 @@ def read_split(folder: Path, split: str) -> list[str]:
     if not file.is_file():
         lists = sorted(entry.stem for entry in file.parent.glob("*.txt")) if file.parent.is_dir() else []
         raise DataError(file, f"no such list; there are: {', '.join(lists[:20]) or 'none'}")
-    stems = [line.split()[0] for line in file.read_text(errors="replace").splitlines() if line.strip()]
+    lines = [line.strip() for line in file.read_text(encoding="utf-8-sig", errors="replace").splitlines()]
+    stems = [_stem(folder, line) for line in lines if line]
     if not stems:
         raise DataError(file, "lists no images: the data set is empty")
     return stems
+
+
+def _stem(folder: Path, line: str) -> str:
+    """The name of the image in a line of a list, for which there is an annotation.
+
+    The name may have spaces; after it there may be -1, 0 or 1, as in VOC's lists of a class. It may be a path or end
+    with a suffix. The first reading for which there is an annotation is taken.
+    """
+    name, _, flag = line.rpartition(" ")
+    readings = [line, name.rstrip()] if flag in ("-1", "0", "1") and name.strip() else [line]
+    for reading in readings:
+        last = reading.replace("\\", "/").rpartition("/")[2]
+        for stem in (
+            reading,
+            last,
+            Path(last).stem if Path(last).suffix.lower() in (*IMAGE_SUFFIXES, ".xml") else last,
+        ):
+            if stem and (folder / "Annotations" / f"{stem}.xml").is_file():
+                return stem
+    return readings[-1]
 
 
 def voc_categories(folder: Path) -> list[Category]:
@@ -106,13 +128,16 @@ def voc_categories(folder: Path) -> list[Category]:
 
 def _parse(file: Path) -> ElementTree.Element:
     try:
-        return ElementTree.parse(file).getroot()
+        root = ElementTree.parse(file).getroot()
     except FileNotFoundError:
         raise DataError(file, "no such annotation file") from None
     except (ElementTree.ParseError, ValueError, LookupError) as error:
         raise DataError(file, f"not valid XML: {error}") from None
     except OSError as error:
         raise DataError(file, f"cannot be read ({error.strerror})") from None
+    for element in root.iter():
+        element.tag = element.tag.rpartition("}")[2]  # without its namespace
+    return root
 
 
 def _image_record(

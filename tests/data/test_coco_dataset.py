@@ -194,7 +194,7 @@ def test_boxes_are_clipped_and_counted(tmp_path: Path) -> None:
         ": of 6 boxes, 1 extend beyond the image and were clipped; "
         "skipped were 1 outside the image and 3 without an area"
     )
-    assert dataset.box_counts == {"clipped": 1, "degenerate": 3, "outside": 1}
+    assert dataset.box_counts == {"clipped": 1, "degenerate": 3, "outside": 1, "tiny": 0}
     assert dataset.target(1)["boxes"].tolist() == [[60, 40, 64, 48], [10, 10, 64, 15]]
     published = [entry["bbox"] for entry in ground_truth_of(dataset)["annotations"]]
     assert published == [boxes["reaches out"], boxes["by rounding only"], boxes["outside"], boxes["no width"]]
