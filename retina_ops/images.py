@@ -18,7 +18,15 @@ with needs_extra("train"):
 Frame = Literal["upright", "stored"]
 _ORIENTATION = 0x0112  # EXIF tag
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm")
+IMAGE_SUFFIXES = (
+    ".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".jfif", ".jpe", ".avif", ".jp2",
+    ".dib", ".tga",
+)  # fmt: skip
+
+
+def is_image_name(name: str) -> bool:
+    """Whether a file name has the suffix of an image, in lower or upper case, and is not hidden."""
+    return Path(name).suffix.lower() in IMAGE_SUFFIXES and not name.startswith(".")
 
 
 @dataclass(frozen=True)
@@ -119,7 +127,7 @@ def list_images(paths: str | Path | Iterable[str | Path]) -> list[Path]:
     found: list[Path] = []
     for path in map(Path, paths):
         if path.is_dir():
-            inside = sorted(entry for entry in path.iterdir() if entry.suffix.lower() in IMAGE_SUFFIXES)
+            inside = sorted(entry for entry in path.iterdir() if is_image_name(entry.name) and entry.is_file())
             if not inside:
                 raise DataError(path, f"holds no image ({', '.join(IMAGE_SUFFIXES)})")
             found.extend(inside)

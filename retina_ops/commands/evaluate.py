@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -80,6 +81,8 @@ def _evaluate_model(options: EvaluateOptions, world: World) -> None:
         on_bad_image=options.on_bad_image,
         exif=options.exif,
     )
+    if dataset.layout:
+        print(f"{options.data}: taken as {dataset.layout}", file=sys.stderr)
     precision = resolve_precision(options.precision, world.device)
     with progress_bar(f"evaluating on {dataset.name}", enabled=world.is_main) as progress:
         evaluator = detect_dataset(

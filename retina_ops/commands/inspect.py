@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
@@ -60,6 +61,8 @@ def run(arguments: list[str]) -> None:
     dataset = open_dataset(
         options.data, options.images or None, split=options.split, on_bad_image=options.on_bad_image, exif=options.exif
     )
+    if dataset.layout:
+        print(f"{options.data}: taken as {dataset.layout}", file=sys.stderr)
     with progress_bar("matching anchors") as progress:
         summary = inspect_dataset(
             dataset,

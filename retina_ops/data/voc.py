@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import math
+import warnings
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
 from ..coco_format import parse_flag
-from ..errors import DataError
+from ..errors import DataError, DataWarning
 from ..images import IMAGE_SUFFIXES
 from .dataset import Category
 from .file_dataset import AnnotationColumns, FileDataset, ImageRecord, OnBadImage, size_in_file
 from .frames import Exif
+from .image_names import ImageFinder
+
+Difficult = Literal["ignore", "keep", "drop"]
 
 # fmt: off
 VOC_NAMES = [
@@ -22,7 +27,89 @@ VOC_NAMES = [
 # fmt: on
 
 
-class VocDetection(FileDataset):
+class VocFiles(FileDataset):
+    """Annotation files of Pascal VOC's form with their images: the common part of `VocDetection` and `VocPairs`.
+
+    Args:
+        name: of the data set, for messages.
+        files: the annotation files, in order.
+        finder: of the images.
+        others: annotation files whose categories count as well, so that all splits have the same labels.
+        categories, difficult, one_based, on_bad_image, exif: as for `VocDetection`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        files: Sequence[Path],
+        finder: ImageFinder,
+        others: Iterable[Path],
+        categories: Sequence[Category] | None,
+        difficult: Difficult,
+        one_based: bool,
+        on_bad_image: OnBadImage,
+        exif: Exif,
+    ) -> None:
+        if difficult not in ("ignore", "keep", "drop"):
+            raise ValueError(f'difficult must be "ignore", "keep" or "drop", got {difficult!r}')
+        trees = {file: _parse(file) for file in files}
+        if categories is None:
+            chosen = voc_categories([*trees.values(), *(_parse(file) for file in others if file not in trees)])
+        else:
+            chosen = [dict(category) for category in categories]
+        labels = {category["name"]: label for label, category in enumerate(chosen)}
+        records, rows, lowest = [], [], math.inf
+        for index, (file, tree) in enumerate(trees.items()):
+            records.append(_image_record(finder, file, tree, index + 1, on_bad_image, exif))
+            for element in tree.iter("object"):
+                is_difficult = parse_flag(str(file), "difficult", element.findtext("difficult"))
+                if is_difficult and difficult == "drop":
+                    continue
+                category = _object_name(file, element)
+                if category not in labels:
+                    raise DataError(file, f"unknown category {category!r}, expected one of {', '.join(labels)}")
+                box = _box(file, category, element, 1.0 if one_based else 0.0)
+                lowest = min(lowest, box[0], box[1])
+                is_crowd = int(is_difficult and difficult == "ignore")
+                rows.append((index, box, labels[category], box[2] * box[3], is_crowd))
+        if one_based and lowest == -1.0:
+            message = f"{name}: has boxes that begin at pixel 0, so its tool counts from 0: set one_based = false"
+            warnings.warn(message, DataWarning, stacklevel=4)
+        super().__init__(name, records, AnnotationColumns.from_rows(rows), chosen, on_bad_image, exif)
+
+
+class VocPairs(VocFiles):
+    """Annotation files of Pascal VOC's form and images in one folder or in two, without lists, as labelImg writes them.
+
+    Args:
+        annotations: the folder of the ``.xml`` files.
+        images: the folder of the images. None: ``annotations`` itself.
+        categories, difficult, one_based, on_bad_image, exif: as for `VocDetection`.
+
+    Raises:
+        DataError: as for `VocDetection`.
+    """
+
+    def __init__(
+        self,
+        annotations: str | Path,
+        images: str | Path | None = None,
+        *,
+        categories: Sequence[Category] | None = None,
+        difficult: Difficult = "ignore",
+        one_based: bool = True,
+        on_bad_image: OnBadImage = "error",
+        exif: Exif = "auto",
+    ) -> None:
+        folder = Path(annotations)
+        files = xml_files(folder)
+        if not files:
+            raise DataError(folder, "holds no .xml file: the data set is empty")
+        finder = ImageFinder(folder if images is None else images)
+        super().__init__(str(folder), files, finder, (), categories, difficult, one_based, on_bad_image, exif)
+
+
+class VocDetection(VocFiles):
     """A split of a Pascal VOC folder. `DetectionDataset` describes the items.
 
     Image ids are 1, 2, ... in the order of the split's list; ``area`` is the area of the box. VOC counts pixels from 1
@@ -49,33 +136,17 @@ class VocDetection(FileDataset):
         split: str = "train",
         *,
         categories: Sequence[Category] | None = None,
-        difficult: Literal["ignore", "keep", "drop"] = "ignore",
+        difficult: Difficult = "ignore",
         one_based: bool = True,
         on_bad_image: OnBadImage = "error",
         exif: Exif = "auto",
     ) -> None:
-        if difficult not in ("ignore", "keep", "drop"):
-            raise ValueError(f'difficult must be "ignore", "keep" or "drop", got {difficult!r}')
         folder = Path(folder)
-        stems = read_split(folder, split)
-        chosen = voc_categories(folder) if categories is None else [dict(category) for category in categories]
-        labels = {category["name"]: label for label, category in enumerate(chosen)}
-        records, rows = [], []
-        for index, stem in enumerate(stems):
-            file = folder / "Annotations" / f"{stem}.xml"
-            tree = _parse(file)
-            records.append(_image_record(folder, file, tree, index + 1, stem, on_bad_image, exif))
-            for element in tree.iter("object"):
-                is_difficult = parse_flag(str(file), "difficult", element.findtext("difficult"))
-                if is_difficult and difficult == "drop":
-                    continue
-                name = _object_name(file, element)
-                if name not in labels:
-                    raise DataError(file, f"unknown category {name!r}, expected one of {', '.join(labels)}")
-                box = _box(file, name, element, 1.0 if one_based else 0.0)
-                rows.append((index, box, labels[name], box[2] * box[3], int(is_difficult and difficult == "ignore")))
+        files = [folder / "Annotations" / f"{stem}.xml" for stem in read_split(folder, split)]
+        finder = ImageFinder(folder / "JPEGImages")
+        others = xml_files(folder / "Annotations") if categories is None else []
         name = f"{folder} ({split})"
-        super().__init__(name, records, AnnotationColumns.from_rows(rows), chosen, on_bad_image, exif)
+        super().__init__(name, files, finder, others, categories, difficult, one_based, on_bad_image, exif)
         self.folder, self.split = folder, split
 
 
@@ -117,11 +188,17 @@ def _stem(folder: Path, line: str) -> str:
     return readings[-1]
 
 
-def voc_categories(folder: Path) -> list[Category]:
-    """The categories of all annotations in the folder, so that all splits have the same labels."""
+def xml_files(folder: Path) -> list[Path]:
+    """The ``.xml`` files of a folder in name order, without hidden ones."""
+    return sorted(path for path in folder.glob("*") if path.suffix.lower() == ".xml" and not path.name.startswith("."))
+
+
+def voc_categories(trees: Iterable[ElementTree.Element]) -> list[Category]:
+    """The categories of all annotations: VOC's twenty if there are no others, else all names, sorted."""
     names: set[str] = set()
-    for file in sorted((folder / "Annotations").glob("*.xml")):
-        names.update(_object_name(file, element) for element in _parse(file).iter("object"))
+    for tree in trees:
+        names.update((element.findtext("name") or "").strip() for element in tree.iter("object"))
+    names.discard("")  # an error, where the object is read
     ordered = VOC_NAMES if names <= set(VOC_NAMES) else sorted(names)
     return [{"id": index + 1, "name": name} for index, name in enumerate(ordered)]
 
@@ -141,20 +218,27 @@ def _parse(file: Path) -> ElementTree.Element:
 
 
 def _image_record(
-    folder: Path, file: Path, tree: ElementTree.Element, image_id: int, stem: str, on_bad_image: OnBadImage, exif: Exif
+    finder: ImageFinder, file: Path, tree: ElementTree.Element, image_id: int, on_bad_image: OnBadImage, exif: Exif
 ) -> ImageRecord:
-    images = folder / "JPEGImages"
+    """The image with the name of the annotation file, else the one that the file states."""
     stated = (tree.findtext("filename") or "").strip()
-    candidates = [stem + suffix for suffix in IMAGE_SUFFIXES] + ([Path(stated).name] if stated else [])
-    name = next((name for name in candidates if (images / name).is_file()), f"{stem}.jpg")
+    path = next((path for suffix in IMAGE_SUFFIXES for path in _with_suffix(finder.folder, file.stem, suffix)), None)
+    path = path or (finder.find(stated) if stated else None) or finder.folder / f"{file.stem}.jpg"
     try:
         height, width = (int(float(tree.findtext(f"size/{side}") or 0)) for side in ("height", "width"))
     except (ValueError, OverflowError):
         raise DataError(file, "its size is not a number of pixels") from None
     is_stated = height > 0 and width > 0
     if not is_stated:
-        height, width = size_in_file(images / name, on_bad_image, exif)
-    return ImageRecord(image_id, name, images / name, height, width, is_stated)
+        height, width = size_in_file(path, on_bad_image, exif)
+    return ImageRecord(image_id, path.relative_to(finder.folder).as_posix(), path, height, width, is_stated)
+
+
+def _with_suffix(folder: Path, stem: str, suffix: str) -> Iterator[Path]:
+    """The file with this suffix, or with the suffix in upper case."""
+    for name in (stem + suffix, stem + suffix.upper()):
+        if (folder / name).is_file():
+            yield folder / name
 
 
 def _object_name(file: Path, element: ElementTree.Element) -> str:

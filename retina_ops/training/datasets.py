@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from ..data.cache import CachedDataset
 from ..data.dataset import Category, DetectionDataset
 from ..data.loading import AspectRatioBatchSampler
-from ..data.opening import open_dataset
+from ..data.opening import has_split, open_dataset
 from ..data.transforms import AugmentedDataset, build_transforms
 from .config import DataConfig, TrainConfig
 from .distributed import World
@@ -46,7 +45,7 @@ def open_run_datasets(config: DataConfig) -> RunDatasets:
         )
 
     val = config.val
-    if not val and not Path(config.train).is_file():  # a folder with splits, or the built-in data set
+    if not val and has_split(config.train, "val"):
         val = config.train
     return RunDatasets(train, other(val, "val"), other(config.test, "test"))
 

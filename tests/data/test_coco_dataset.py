@@ -209,7 +209,7 @@ def test_open_dataset(tmp_path: Path) -> None:
     assert open_dataset("digits", split="test").name == "digits scenes (test)"
     with pytest.raises(DataError, match=r"nowhere: no such file or folder"):
         open_dataset(tmp_path / "nowhere")
-    with pytest.raises(DataError, match=r"neither Annotations and ImageSets nor annotations/train\.json"):
+    with pytest.raises(DataError, match=r"has no split train; there are: val"):
         open_dataset(tmp_path)
     with pytest.raises(DataError, match=r"a\.png: is not a data set"):
         open_dataset(tmp_path / "images" / "a.png")
