@@ -32,7 +32,7 @@ class Annotation:
 
 
 def sections(name: str, content: Any) -> tuple[list[Any], list[Any], list[Any]]:
-    """The lists ``images``, ``annotations`` and ``categories`` of parsed JSON.
+    """The lists ``images``, ``annotations`` and ``categories`` of parsed JSON. A test set may have no annotations.
 
     Args:
         name: what errors call it, normally the file.
@@ -41,11 +41,11 @@ def sections(name: str, content: Any) -> tuple[list[Any], list[Any], list[Any]]:
     if not isinstance(content, dict):
         raise DataError(name, f"is not a COCO annotation file: expected an object, got {type(content).__name__}")
     for key in ("images", "annotations", "categories"):
-        if not isinstance(content.get(key), list):
+        if not isinstance(content.get(key, [] if key == "annotations" else None), list):
             raise DataError(name, f'is not a COCO annotation file: it has no list "{key}"')
     if not content["images"]:
         raise DataError(name, "lists no images: the data set is empty")
-    return content["images"], content["annotations"], content["categories"]
+    return content["images"], content.get("annotations", []), content["categories"]
 
 
 def parse_categories(name: str, listed: Iterable[Any], *, unique_names: bool = True) -> list[Json]:

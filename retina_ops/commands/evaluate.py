@@ -40,6 +40,8 @@ class EvaluateOptions:
         device: cpu, cuda or cuda:1; auto: CUDA if available.
         exif: the frame of the boxes where images have an EXIF orientation: "upright"; "stored", the pixels as they are
             in the file; or "auto", by the sizes that the annotations state.
+        on_bad_annotation: "error" stops at an annotation that cannot be used; "skip" leaves such annotations out and
+            counts them.
         on_bad_image: "error" stops at an image that cannot be read; "skip" leaves such images out and counts them.
     """
 
@@ -55,6 +57,7 @@ class EvaluateOptions:
     device: str = "auto"
     exif: Literal["auto", "upright", "stored"] = "auto"
     on_bad_image: Literal["error", "skip"] = "error"
+    on_bad_annotation: Literal["error", "skip"] = "error"
 
 
 def run(arguments: list[str]) -> None:
@@ -79,7 +82,9 @@ def _evaluate_model(options: EvaluateOptions, world: World) -> None:
         split=options.split,
         categories=model.categories,
         on_bad_image=options.on_bad_image,
+        on_bad_annotation=options.on_bad_annotation,
         exif=options.exif,
+        allow_empty=True,
     )
     if dataset.layout:
         print(f"{options.data}: taken as {dataset.layout}", file=sys.stderr)
@@ -107,4 +112,7 @@ def _report(evaluation: Evaluation, output: Path) -> None:
     plot_precision_recall(evaluation.precision_recall, output / "precision_recall.png")
     counts = "  ".join(f"{evaluation.metrics[key]} {key}" for key in ("images", "ground_truths", "detections"))
     print(counts.replace("_", " "))
+    if not evaluation.metrics["ground_truths"]:
+        print(f"no objects are annotated: there is nothing to compare with; the detections are in {output}")
+        return
     print(metrics_table(evaluation.metrics))

@@ -35,6 +35,8 @@ class InspectOptions:
         pictures: number of images to draw.
         exif: the frame of the boxes where images have an EXIF orientation: "upright"; "stored", the pixels as they are
             in the file; or "auto", by the sizes that the annotations state.
+        on_bad_annotation: "error" stops at an annotation that cannot be used; "skip" leaves such annotations out and
+            counts them.
         on_bad_image: "error" stops at an image that cannot be read; "skip" leaves such images out and counts them.
     """
 
@@ -47,6 +49,7 @@ class InspectOptions:
     pictures: Annotated[int, Range(0)] = 16
     exif: Literal["auto", "upright", "stored"] = "auto"
     on_bad_image: Literal["error", "skip"] = "error"
+    on_bad_annotation: Literal["error", "skip"] = "error"
 
 
 def run(arguments: list[str]) -> None:
@@ -59,7 +62,12 @@ def run(arguments: list[str]) -> None:
     model = options.model
     generator = default_anchor_generator(model.base_sizes, aspect_ratios=model.aspect_ratios)
     dataset = open_dataset(
-        options.data, options.images or None, split=options.split, on_bad_image=options.on_bad_image, exif=options.exif
+        options.data,
+        options.images or None,
+        split=options.split,
+        on_bad_image=options.on_bad_image,
+        on_bad_annotation=options.on_bad_annotation,
+        exif=options.exif,
     )
     if dataset.layout:
         print(f"{options.data}: taken as {dataset.layout}", file=sys.stderr)

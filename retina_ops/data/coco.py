@@ -9,6 +9,7 @@ from typing import Any
 from ..coco_format import Json, parse_annotation, parse_categories, parse_image_ids, sections, short
 from ..errors import DataError
 from ..files import as_integer, read_json
+from .bad_annotations import BadAnnotations, OnBadAnnotation
 from .dataset import Category
 from .file_dataset import AnnotationColumns, FileDataset, ImageRecord, OnBadImage, size_in_file
 from .frames import Exif
@@ -29,7 +30,9 @@ class CocoDetection(FileDataset):
         categories: ``{"id", "name"}`` in label order, such as those of a trained model; the file's categories are
             matched to them by name. None: the file's own, in the order of their ids.
         on_bad_image: ``"error"`` or ``"skip"``, see `FileDataset`.
+        on_bad_annotation: ``"error"``, or ``"skip"``: annotations that cannot be used are left out and counted.
         exif: the frame of the boxes: ``"upright"``, ``"stored"`` or ``"auto"``, see `retina_ops.data.frames`.
+        allow_empty: take a data set without a box, such as a test set whose annotations are kept secret.
 
     Raises:
         DataError: the file is missing, malformed or empty, an annotation has an unknown image or category, or an
@@ -43,7 +46,9 @@ class CocoDetection(FileDataset):
         *,
         categories: Sequence[Category] | None = None,
         on_bad_image: OnBadImage = "error",
+        on_bad_annotation: OnBadAnnotation = "error",
         exif: Exif = "auto",
+        allow_empty: bool = False,
     ) -> None:
         path = Path(annotation_file)
         content = read_json(path)
@@ -66,15 +71,19 @@ class CocoDetection(FileDataset):
         ]
         names = {category["id"]: category["name"] for category in own}
         rows = []
+        bad = BadAnnotations(str(path), on_bad_annotation)
         for position, entry in enumerate(annotations, start=1):
-            annotation = parse_annotation(str(path), entry, position, index_of_id, label_of_id)
-            label = label_of_id[annotation.category_id]
-            if label is None:
-                reason = f"category {names[annotation.category_id]!r}, which is not one of the categories asked for"
-                raise DataError(path, f"annotation {entry.get('id', position)} has {reason}")
-            record = index_of_id[annotation.image_id]
-            rows.append((record, annotation.bbox, label, annotation.area, annotation.iscrowd))
-        super().__init__(str(path), records, AnnotationColumns.from_rows(rows), chosen, on_bad_image, exif)
+            with bad.reading():
+                annotation = parse_annotation(str(path), entry, position, index_of_id, label_of_id)
+                label = label_of_id[annotation.category_id]
+                if label is None:
+                    reason = f"category {names[annotation.category_id]!r}, which is not one of the categories asked for"
+                    raise DataError(path, f"annotation {entry.get('id', position)} has {reason}")
+                record = index_of_id[annotation.image_id]
+                rows.append((record, annotation.bbox, label, annotation.area, annotation.iscrowd))
+        bad.warn()
+        columns = AnnotationColumns.from_rows(rows)
+        super().__init__(str(path), records, columns, chosen, on_bad_image, exif, allow_empty=allow_empty)
         self.annotation_file, self.image_dir = path, folder
 
 

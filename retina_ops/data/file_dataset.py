@@ -105,6 +105,7 @@ class FileDataset(DetectionDataset):
         on_bad_image: with ``"error"``, a missing file raises immediately, and an unreadable one when it is loaded or
             by `check_images`. With ``"skip"``, all images are decoded immediately, and those that cannot be read are
             left out and counted in one warning.
+        allow_empty: take a data set without a usable box.
 
     Raises:
         DataError: there are no images or no usable boxes; most boxes do not fit their images; or, with ``"error"``, a
@@ -119,6 +120,8 @@ class FileDataset(DetectionDataset):
         categories: list[Category],
         on_bad_image: OnBadImage = "error",
         exif: Exif = "auto",
+        *,
+        allow_empty: bool = False,
     ) -> None:
         if exif not in ("auto", "upright", "stored"):
             raise ValueError(f'exif must be "auto", "upright" or "stored", got {exif!r}')
@@ -141,7 +144,7 @@ class FileDataset(DetectionDataset):
         sizes = np.array([(record.width, record.height) for record in self.records], dtype=np.float64)
         checked = check_boxes(name, self.annotations.boxes, sizes[self.annotations.record])
         self._boxes, self._usable, self.box_counts = checked.corners, checked.is_usable, checked.counts
-        if not self._usable.any():
+        if not (allow_empty or self._usable.any()):
             raise DataError(name, f"has no usable box on its {len(self.records)} images: there is nothing to detect")
 
     def __len__(self) -> int:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DataError
+from .bad_annotations import OnBadAnnotation
 from .coco import CocoDetection
 from .dataset import Category, DetectionDataset
 from .file_dataset import OnBadImage
@@ -24,7 +25,9 @@ def open_dataset(
     split: str = "train",
     categories: Sequence[Category] | None = None,
     on_bad_image: OnBadImage = "error",
+    on_bad_annotation: OnBadAnnotation = "error",
     exif: Exif = "auto",
+    allow_empty: bool = False,
 ) -> DetectionDataset:
     """Opens a data set. The path decides its kind:
 
@@ -42,7 +45,9 @@ def open_dataset(
         split: the split of a folder or of the built-in data set.
         categories: ``{"id", "name"}`` in label order, such as those of a trained model. None: the data set's own.
         on_bad_image: ``"error"`` or ``"skip"``, see `FileDataset`.
+        on_bad_annotation: ``"error"``, or ``"skip"``: annotations that cannot be used are left out and counted.
         exif: the frame of the boxes: ``"upright"``, ``"stored"`` or ``"auto"``, see `retina_ops.data.frames`.
+        allow_empty: take a data set without a box, such as a test set whose annotations are kept secret.
 
     Raises:
         DataError: ``path`` does not exist or is not a data set, or the data set cannot be used.
@@ -54,7 +59,13 @@ def open_dataset(
         (torch.Size([3, 256, 256]), ['area', 'boxes', 'image_id', 'iscrowd', 'labels'])
     """
     path, images = Path(path), None if images is None else Path(images)
-    options = {"categories": categories, "on_bad_image": on_bad_image, "exif": exif}
+    options = {
+        "categories": categories,
+        "on_bad_image": on_bad_image,
+        "on_bad_annotation": on_bad_annotation,
+        "exif": exif,
+        "allow_empty": allow_empty,
+    }
     if path.is_dir():
         found = find_layout(path, images)
         dataset = found.open(split, **options)

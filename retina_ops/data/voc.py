@@ -12,6 +12,7 @@ from typing import Literal
 from ..coco_format import parse_flag
 from ..errors import DataError, DataWarning
 from ..images import IMAGE_SUFFIXES
+from .bad_annotations import BadAnnotations, OnBadAnnotation
 from .dataset import Category
 from .file_dataset import AnnotationColumns, FileDataset, ImageRecord, OnBadImage, size_in_file
 from .frames import Exif
@@ -35,7 +36,7 @@ class VocFiles(FileDataset):
         files: the annotation files, in order.
         finder: of the images.
         others: annotation files whose categories count as well, so that all splits have the same labels.
-        categories, difficult, one_based, on_bad_image, exif: as for `VocDetection`.
+        categories, difficult, one_based, on_bad_image, on_bad_annotation, exif, allow_empty: as for `VocDetection`.
     """
 
     def __init__(
@@ -48,7 +49,9 @@ class VocFiles(FileDataset):
         difficult: Difficult,
         one_based: bool,
         on_bad_image: OnBadImage,
+        on_bad_annotation: OnBadAnnotation,
         exif: Exif,
+        allow_empty: bool,
     ) -> None:
         if difficult not in ("ignore", "keep", "drop"):
             raise ValueError(f'difficult must be "ignore", "keep" or "drop", got {difficult!r}')
@@ -59,23 +62,26 @@ class VocFiles(FileDataset):
             chosen = [dict(category) for category in categories]
         labels = {category["name"]: label for label, category in enumerate(chosen)}
         records, rows, lowest = [], [], math.inf
+        bad = BadAnnotations(name, on_bad_annotation)
         for index, (file, tree) in enumerate(trees.items()):
             records.append(_image_record(finder, file, tree, index + 1, on_bad_image, exif))
             for element in tree.iter("object"):
-                is_difficult = parse_flag(str(file), "difficult", element.findtext("difficult"))
-                if is_difficult and difficult == "drop":
-                    continue
-                category = _object_name(file, element)
-                if category not in labels:
-                    raise DataError(file, f"unknown category {category!r}, expected one of {', '.join(labels)}")
-                box = _box(file, category, element, 1.0 if one_based else 0.0)
-                lowest = min(lowest, box[0], box[1])
-                is_crowd = int(is_difficult and difficult == "ignore")
-                rows.append((index, box, labels[category], box[2] * box[3], is_crowd))
+                with bad.reading():
+                    is_difficult = parse_flag(str(file), "difficult", element.findtext("difficult"))
+                    category = _object_name(file, element)
+                    if category not in labels:
+                        raise DataError(file, f"unknown category {category!r}, expected one of {', '.join(labels)}")
+                    box = _box(file, category, element, 1.0 if one_based else 0.0)
+                    lowest = min(lowest, box[0], box[1])
+                    is_crowd = int(is_difficult and difficult == "ignore")
+                    if not (is_difficult and difficult == "drop"):
+                        rows.append((index, box, labels[category], box[2] * box[3], is_crowd))
+        bad.warn()
         if one_based and lowest == -1.0:
             message = f"{name}: has boxes that begin at pixel 0, so its tool counts from 0: set one_based = false"
             warnings.warn(message, DataWarning, stacklevel=4)
-        super().__init__(name, records, AnnotationColumns.from_rows(rows), chosen, on_bad_image, exif)
+        columns = AnnotationColumns.from_rows(rows)
+        super().__init__(name, records, columns, chosen, on_bad_image, exif, allow_empty=allow_empty)
 
 
 class VocPairs(VocFiles):
@@ -84,7 +90,7 @@ class VocPairs(VocFiles):
     Args:
         annotations: the folder of the ``.xml`` files.
         images: the folder of the images. None: ``annotations`` itself.
-        categories, difficult, one_based, on_bad_image, exif: as for `VocDetection`.
+        categories, difficult, one_based, on_bad_image, on_bad_annotation, exif, allow_empty: as for `VocDetection`.
 
     Raises:
         DataError: as for `VocDetection`.
@@ -99,14 +105,18 @@ class VocPairs(VocFiles):
         difficult: Difficult = "ignore",
         one_based: bool = True,
         on_bad_image: OnBadImage = "error",
+        on_bad_annotation: OnBadAnnotation = "error",
         exif: Exif = "auto",
+        allow_empty: bool = False,
     ) -> None:
         folder = Path(annotations)
         files = xml_files(folder)
         if not files:
             raise DataError(folder, "holds no .xml file: the data set is empty")
         finder = ImageFinder(folder if images is None else images)
-        super().__init__(str(folder), files, finder, (), categories, difficult, one_based, on_bad_image, exif)
+        super().__init__(str(folder), files, finder, (), categories, difficult, one_based, on_bad_image,
+            on_bad_annotation, exif, allow_empty,
+        )  # fmt: skip
 
 
 class VocDetection(VocFiles):
@@ -123,7 +133,9 @@ class VocDetection(VocFiles):
         difficult: treatment of objects that are marked difficult: ``"ignore"`` (iscrowd 1), ``"keep"`` or ``"drop"``.
         one_based: False for files of tools that count pixels from 0.
         on_bad_image: ``"error"`` or ``"skip"``, see `FileDataset`.
+        on_bad_annotation: ``"error"``, or ``"skip"``: annotations that cannot be used are left out and counted.
         exif: the frame of the boxes: ``"upright"``, ``"stored"`` or ``"auto"``, see `retina_ops.data.frames`.
+        allow_empty: take a data set without a box.
 
     Raises:
         DataError: a folder, list, annotation or image is missing; the XML is malformed; a category is unknown; or the
@@ -139,14 +151,18 @@ class VocDetection(VocFiles):
         difficult: Difficult = "ignore",
         one_based: bool = True,
         on_bad_image: OnBadImage = "error",
+        on_bad_annotation: OnBadAnnotation = "error",
         exif: Exif = "auto",
+        allow_empty: bool = False,
     ) -> None:
         folder = Path(folder)
         files = [folder / "Annotations" / f"{stem}.xml" for stem in read_split(folder, split)]
         finder = ImageFinder(folder / "JPEGImages")
         others = xml_files(folder / "Annotations") if categories is None else []
         name = f"{folder} ({split})"
-        super().__init__(name, files, finder, others, categories, difficult, one_based, on_bad_image, exif)
+        super().__init__(name, files, finder, others, categories, difficult, one_based, on_bad_image,
+            on_bad_annotation, exif, allow_empty,
+        )  # fmt: skip
         self.folder, self.split = folder, split
 
 

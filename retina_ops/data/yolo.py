@@ -9,6 +9,7 @@ from typing import Any
 
 from ..errors import DataError, needs_extra
 from ..images import is_image_name, list_images
+from .bad_annotations import BadAnnotations, OnBadAnnotation
 from .dataset import Category
 from .file_dataset import AnnotationColumns, FileDataset, ImageRecord, OnBadImage, size_in_file
 from .frames import Exif
@@ -32,7 +33,9 @@ class YoloDetection(FileDataset):
         split: ``"train"``, ``"val"`` or ``"test"``.
         categories: ``{"id", "name"}`` in label order, such as those of a trained model. None: ``names``.
         on_bad_image: ``"error"`` or ``"skip"``, see `FileDataset`.
+        on_bad_annotation: ``"error"``, or ``"skip"``: annotations that cannot be used are left out and counted.
         exif: the frame of the boxes, see `retina_ops.data.frames`.
+        allow_empty: take a data set without a box.
 
     Raises:
         DataError: the file is not such a file, a folder is missing, or a label file is malformed.
@@ -45,7 +48,9 @@ class YoloDetection(FileDataset):
         *,
         categories: Sequence[Category] | None = None,
         on_bad_image: OnBadImage = "error",
+        on_bad_annotation: OnBadAnnotation = "error",
         exif: Exif = "auto",
+        allow_empty: bool = False,
     ) -> None:
         file = Path(file)
         content = read_yaml(file)
@@ -54,16 +59,20 @@ class YoloDetection(FileDataset):
         labels = {category["name"]: label for label, category in enumerate(chosen)}
         images = _images(file, content, split)
         records, rows = [], []
+        bad = BadAnnotations(f"{file} ({split})", on_bad_annotation)
         for index, image in enumerate(images):
             height, width = size_in_file(image, on_bad_image, exif)
             records.append(ImageRecord(index + 1, image.name, image, height, width, is_stated=False))
-            for number, box in _boxes(_label_file(image), len(own)):
+            for number, box in _boxes(_label_file(image), len(own), bad):
                 name = own[number]["name"]
-                if name not in labels:
-                    raise DataError(_label_file(image), f"has category {name!r}, expected one of {', '.join(labels)}")
-                x, y, w, h = (value * side for value, side in zip(box, (width, height) * 2, strict=True))
-                rows.append((index, (x - w / 2, y - h / 2, w, h), labels[name], w * h, 0))
-        super().__init__(f"{file} ({split})", records, AnnotationColumns.from_rows(rows), chosen, on_bad_image, exif)
+                with bad.reading(counts=False):
+                    if name not in labels:
+                        raise DataError(_label_file(image), f"has category {name!r}, expected {', '.join(labels)}")
+                    x, y, w, h = (value * side for value, side in zip(box, (width, height) * 2, strict=True))
+                    rows.append((index, (x - w / 2, y - h / 2, w, h), labels[name], w * h, 0))
+        bad.warn()
+        columns = AnnotationColumns.from_rows(rows)
+        super().__init__(f"{file} ({split})", records, columns, chosen, on_bad_image, exif, allow_empty=allow_empty)
         self.file, self.split = file, split
 
 
@@ -139,26 +148,30 @@ def _label_file(image: Path) -> Path:
     return image.with_suffix(".txt")
 
 
-def _boxes(file: Path, classes: int) -> list[tuple[int, tuple[float, float, float, float]]]:
+def _boxes(file: Path, classes: int, bad: BadAnnotations) -> list[tuple[int, tuple[float, float, float, float]]]:
     """(class, (x, y, w, h) of the centre, normalised) of each line."""
     if not file.is_file():
         return []
     boxes = []
     for number, line in enumerate(file.read_text(encoding="utf-8-sig", errors="replace").splitlines(), start=1):
-        if not line.strip():
-            continue
-        try:
-            label, *values = map(float, line.split())
-        except ValueError:
-            raise DataError(file, f"line {number} must be numbers: class x y width height, got {line[:60]!r}") from None
-        if not label.is_integer() or not 0 <= label < classes:
-            raise DataError(file, f"line {number} has class {label:g}, expected 0 to {classes - 1}")
-        if len(values) >= 6 and len(values) % 2 == 0:  # a polygon
-            xs, ys = values[0::2], values[1::2]
-            values = [(min(xs) + max(xs)) / 2, (min(ys) + max(ys)) / 2, max(xs) - min(xs), max(ys) - min(ys)]
-        if len(values) != 4 or not all(map(math.isfinite, values)):
-            raise DataError(file, f"line {number} must be class x y width height, got {line[:60]!r}")
-        boxes.append((int(label), (values[0], values[1], values[2], values[3])))
+        if line.strip():
+            with bad.reading():
+                boxes.append(_box(file, number, line, classes))
     if boxes and sum(max(abs(value) for value in box) > 1.5 for _, box in boxes) > len(boxes) / 2:
         raise DataError(file, "has numbers above 1: YOLO's boxes are shares of the image's width and height")
     return boxes
+
+
+def _box(file: Path, number: int, line: str, classes: int) -> tuple[int, tuple[float, float, float, float]]:
+    try:
+        label, *values = map(float, line.split())
+    except ValueError:
+        raise DataError(file, f"line {number} must be numbers: class x y width height, got {line[:60]!r}") from None
+    if not label.is_integer() or not 0 <= label < classes:
+        raise DataError(file, f"line {number} has class {label:g}, expected 0 to {classes - 1}")
+    if len(values) >= 6 and len(values) % 2 == 0:  # a polygon
+        xs, ys = values[0::2], values[1::2]
+        values = [(min(xs) + max(xs)) / 2, (min(ys) + max(ys)) / 2, max(xs) - min(xs), max(ys) - min(ys)]
+    if len(values) != 4 or not all(map(math.isfinite, values)):
+        raise DataError(file, f"line {number} must be class x y width height, got {line[:60]!r}")
+    return int(label), (values[0], values[1], values[2], values[3])

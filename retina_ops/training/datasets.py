@@ -35,13 +35,26 @@ def open_run_datasets(config: DataConfig) -> RunDatasets:
         DataError: a data set is missing, empty or malformed, or has a category that the training set does not have.
     """
     images = config.images or None
-    train = open_dataset(config.train, images, split="train", on_bad_image=config.on_bad_image, exif=config.exif)
+    train = open_dataset(
+        config.train,
+        images,
+        split="train",
+        on_bad_image=config.on_bad_image,
+        on_bad_annotation=config.on_bad_annotation,
+        exif=config.exif,
+    )
 
     def other(path: str, split: str) -> DetectionDataset | None:
         if not path:
             return None
         return open_dataset(
-            path, images, split=split, categories=train.categories, on_bad_image=config.on_bad_image, exif=config.exif
+            path,
+            images,
+            split=split,
+            categories=train.categories,
+            on_bad_image=config.on_bad_image,
+            on_bad_annotation=config.on_bad_annotation,
+            exif=config.exif,
         )
 
     val = config.val

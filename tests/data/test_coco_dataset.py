@@ -56,7 +56,7 @@ def broken(change) -> dict:
 
 BAD_CONTENT = {
     "a list": ([1], "expected an object, got list"),
-    "no annotations": (broken(lambda c: c.pop("annotations")), 'it has no list "annotations"'),
+    "no annotations": (broken(lambda c: c.pop("annotations")), "has no usable box on its 3 images"),
     "no images": (broken(lambda c: c["images"].clear()), "lists no images: the data set is empty"),
     "no boxes": (broken(lambda c: c["annotations"].clear()), "has no usable box on its 3 images"),
     "no categories": (broken(lambda c: c["categories"].clear()), "lists no categories"),

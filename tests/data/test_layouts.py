@@ -11,9 +11,11 @@ import pytest
 from PIL import Image
 
 from retina_ops.cli import main
-from retina_ops.data import DataError, open_dataset
+from retina_ops.data import DataError, DataWarning, open_dataset
 from retina_ops.data.opening import has_split
 from retina_ops.evaluation import evaluate_detections
+from retina_ops.models import ModelConfig, build_model
+from retina_ops.models.weights import save_model
 from retina_ops.training import DataConfig
 from retina_ops.training.datasets import open_run_datasets
 
@@ -270,6 +272,57 @@ def test_other_ids_are_refused(tmp_path: Path, value: Any) -> None:
     coco(tmp_path / "annotations.json", [], images=[{"id": value, "file_name": "a.png"}], annotations=[])
     with pytest.raises(DataError, match="an image must have an integer id"):
         open_dataset(tmp_path / "annotations.json")
+
+
+@pytest.mark.parametrize("bad", [{"bbox": [1, 2, 3]}, {"category_id": 9}, {"image_id": 77}, {"bbox": "x"}])
+def test_bad_annotations_are_skipped(tmp_path: Path, bad: dict[str, Any]) -> None:
+    """On request, and counted."""
+    picture(tmp_path / "a.png")
+    good = {"id": 1, "image_id": 1, "category_id": 1, "bbox": BOX}
+    images = [{"id": 1, "file_name": "a.png", "width": SIZE[0], "height": SIZE[1]}]
+    coco(tmp_path / "annotations.json", [], images=images, annotations=[good, {**good, **bad}])
+    with pytest.raises(DataError):
+        open_dataset(tmp_path / "annotations.json")
+    with pytest.warns(DataWarning, match="left out 1 of 2 annotations; the first: .*annotation 1"):
+        dataset = open_dataset(tmp_path / "annotations.json", on_bad_annotation="skip")
+    assert len(dataset[0][1]["boxes"]) == 1
+
+
+def test_bad_annotations_of_other_formats(tmp_path: Path) -> None:
+    picture(tmp_path / "voc" / "a.png")
+    voc(tmp_path / "voc" / "a.xml")
+    text = (tmp_path / "voc" / "a.xml").read_text()
+    broken = "<object><name>cell</name><bndbox><xmin>?</xmin></bndbox></object></annotation>"
+    (tmp_path / "voc" / "a.xml").write_text(text.replace("</annotation>", broken))
+    picture(tmp_path / "yolo" / "images" / "a.png")
+    yolo(tmp_path / "yolo" / "labels" / "a.txt", "0 0.5 0.5 0.2 0.2\n0 0.5 x 0.2 0.2\n")
+    (tmp_path / "yolo" / "data.yaml").write_text("train: images\nnames: [cell]\n")
+    for folder in ("voc", "yolo"):
+        with pytest.warns(DataWarning, match="left out 1 of 2 annotations"):
+            dataset = open_dataset(tmp_path / folder, on_bad_annotation="skip")
+        assert len(dataset[0][1]["boxes"]) == 1
+
+
+@pytest.mark.parametrize("annotations", [None, []])
+def test_a_set_without_annotations_is_evaluated(
+    tmp_path: Path, annotations: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Such as COCO's test-dev: the command writes detections. Training refuses it."""
+    picture(tmp_path / "a.png")
+    images = [{"id": 1, "file_name": "a.png", "width": SIZE[0], "height": SIZE[1]}]
+    coco(tmp_path / "test.json", [], images=images, annotations=annotations)
+    if annotations is None:
+        content = json.loads((tmp_path / "test.json").read_text())
+        del content["annotations"]
+        (tmp_path / "test.json").write_text(json.dumps(content))
+    with pytest.raises(DataError, match="has no usable box"):
+        open_dataset(tmp_path / "test.json")
+    config = ModelConfig(architecture="retinanet_small_fpn", fpn_channels=16, head_depth=1, min_size=64, max_size=96)
+    save_model(build_model(config, [{"id": 1, "name": "cell"}]), tmp_path / "model")
+    arguments = ["--data", str(tmp_path / "test.json"), "--weights", str(tmp_path / "model")]
+    assert main(["evaluate", *arguments, "--output", str(tmp_path / "out")]) == 0
+    assert "no objects are annotated: there is nothing to compare with" in capsys.readouterr().out
+    assert isinstance(json.loads((tmp_path / "out" / "detections.json").read_text()), list)
 
 
 # --- YOLO -------------------------------------------------------------------------------------------------------------
