@@ -10,12 +10,14 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 from .errors import DataError
-from .files import is_integer, is_number
+from .files import as_integer, is_integer, is_number
 
 Json = dict[str, Any]
+_FLAGS = {"0": 0, "0.0": 0, "false": 0, "no": 0, "": 0, "1": 1, "1.0": 1, "true": 1, "yes": 1}
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +32,7 @@ class Annotation:
 
 
 def sections(name: str, content: Any) -> tuple[list[Any], list[Any], list[Any]]:
-    """The lists ``images``, ``annotations`` and ``categories`` of parsed JSON.
+    """The lists ``images``, ``annotations`` and ``categories`` of parsed JSON. A test set may have no annotations.
 
     Args:
         name: what errors call it, normally the file.
@@ -39,11 +41,11 @@ def sections(name: str, content: Any) -> tuple[list[Any], list[Any], list[Any]]:
     if not isinstance(content, dict):
         raise DataError(name, f"is not a COCO annotation file: expected an object, got {type(content).__name__}")
     for key in ("images", "annotations", "categories"):
-        if not isinstance(content.get(key), list):
+        if not isinstance(content.get(key, [] if key == "annotations" else None), list):
             raise DataError(name, f'is not a COCO annotation file: it has no list "{key}"')
     if not content["images"]:
         raise DataError(name, "lists no images: the data set is empty")
-    return content["images"], content["annotations"], content["categories"]
+    return content["images"], content.get("annotations", []), content["categories"]
 
 
 def parse_categories(name: str, listed: Iterable[Any], *, unique_names: bool = True) -> list[Json]:
@@ -57,9 +59,10 @@ def parse_categories(name: str, listed: Iterable[Any], *, unique_names: bool = T
     categories: list[Json] = []
     for entry in listed:
         called = entry.get("name", entry.get("id")) if isinstance(entry, dict) else None
-        if not (is_integer(called) or isinstance(called, str)) or not is_integer(entry.get("id")):
+        own_id = as_integer(entry.get("id")) if isinstance(entry, dict) else None
+        if not (is_integer(called) or isinstance(called, str)) or own_id is None:
             raise DataError(name, f"a category must have an integer id and a name, got {short(entry)}")
-        categories.append({"id": entry["id"], "name": str(called)})
+        categories.append({"id": own_id, "name": str(called)})
     for key in ("id", "name") if unique_names else ("id",):
         repeated = first_repeated([category[key] for category in categories])
         if repeated is not None:
@@ -73,9 +76,10 @@ def parse_image_ids(name: str, listed: Iterable[Any]) -> list[int]:
     """The id of each image, in the order of the list."""
     ids = []
     for entry in listed:
-        if not isinstance(entry, dict) or not is_integer(entry.get("id")):
+        own_id = as_integer(entry.get("id")) if isinstance(entry, dict) else None
+        if own_id is None:
             raise DataError(name, f"an image must have an integer id, got {short(entry)}")
-        ids.append(entry["id"])
+        ids.append(own_id)
     repeated = first_repeated(ids)
     if repeated is not None:
         raise DataError(name, f"lists two images with the same id, {repeated}")
@@ -99,24 +103,45 @@ def parse_annotation(
     who = f"annotation {own_id if is_integer(own_id) else position}"
     image_id, category_id, bbox = parse_box(name, entry, who, image_ids, category_ids)
     area = entry.get("area")
-    if not is_number(area) or not math.isfinite(area):
-        area = bbox[2] * bbox[3]
-    return Annotation(image_id, category_id, bbox, area, int(bool(entry.get("iscrowd", 0))))
+    area = _plain(area) if is_number(area) and math.isfinite(area) else bbox[2] * bbox[3]
+    return Annotation(image_id, category_id, bbox, area, parse_flag(name, f"iscrowd of {who}", entry.get("iscrowd", 0)))
 
 
 def parse_box(
     name: str, entry: Json, who: str, image_ids: Collection[int], category_ids: Collection[int]
 ) -> tuple[int, int, tuple[float, float, float, float]]:
     """Image id, category id and box of an annotation or a detection; ``who`` is what errors call it."""
-    image_id, category_id = entry.get("image_id"), entry.get("category_id")
-    if not is_integer(image_id) or image_id not in image_ids:
-        raise DataError(name, f"{who} is of image {image_id!r}, which is not listed")
-    if not is_integer(category_id) or category_id not in category_ids:
-        raise DataError(name, f"{who} has category id {category_id!r}, which its categories do not list")
-    box = entry.get("bbox")
+    image_id, category_id = as_integer(entry.get("image_id")), as_integer(entry.get("category_id"))
+    if image_id is None or image_id not in image_ids:
+        raise DataError(name, f"{who} is of image {entry.get('image_id')!r}, which is not listed")
+    if category_id is None or category_id not in category_ids:
+        raise DataError(name, f"{who} has category id {entry.get('category_id')!r}, which its categories do not list")
+    box: Any = entry.get("bbox")
+    if hasattr(box, "tolist"):  # NumPy's arrays and tensors
+        box = box.tolist()
     if not isinstance(box, (list, tuple)) or len(box) != 4 or not all(map(is_number, box)):
         raise DataError(name, f"{who} must have a bbox [x, y, width, height], got {short(box)}")
-    return image_id, category_id, (box[0], box[1], box[2], box[3])
+    x, y, w, h = map(_plain, box)
+    return image_id, category_id, (x, y, w, h)
+
+
+def _plain(value: Any) -> float:
+    """A number of Python's own, as JSON has them; integers stay integers."""
+    return int(value) if is_integer(value) else float(value)
+
+
+def parse_flag(name: str, what: str, value: Any) -> int:
+    """0 or 1 of a number, a boolean, or their names; an absent value is 0.
+
+    Raises:
+        DataError: anything else.
+    """
+    if value is None:
+        return 0
+    text = str(value).strip().lower()
+    if isinstance(value, (bool, str, Real)) and text in _FLAGS:
+        return _FLAGS[text]
+    raise DataError(name, f"{what} must be 0 or 1, got {short(value)}")
 
 
 def is_possible_box(bbox: tuple[float, float, float, float]) -> bool:

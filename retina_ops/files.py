@@ -7,6 +7,7 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -40,13 +41,27 @@ def read_json(path: str | Path) -> Any:
 
 
 def is_integer(value: Any) -> TypeGuard[int]:
-    """Whether a JSON value can be an id or a number of pixels: an integer below 2^53, which evaluators hold exactly."""
-    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**53
+    """Whether a value can be an id or a number of pixels: an integer below 2^53, which evaluators hold exactly.
+
+    NumPy's integers are integers, too.
+    """
+    return isinstance(value, Integral) and not isinstance(value, bool) and abs(int(value)) < 2**53
+
+
+def as_integer(value: Any) -> int | None:
+    """The integer that a value is, also as 480.0 and "480", as some exporters write ids and sizes; None for others."""
+    if isinstance(value, str) and value.strip().isdecimal() and len(value.strip()) <= 15:
+        return int(value)
+    if isinstance(value, Real) and not isinstance(value, (bool, Integral)) and float(value).is_integer():
+        return as_integer(int(float(value)))
+    return int(value) if is_integer(value) else None
 
 
 def is_number(value: Any) -> TypeGuard[float]:
-    """Whether a JSON value is a number that fits in a float64; NaN and infinity count as numbers."""
-    return isinstance(value, float) or (isinstance(value, int) and not isinstance(value, bool) and abs(value) < 10**300)
+    """Whether a value is a number that fits in a float64; NaN and infinity count as numbers, NumPy's scalars, too."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return False
+    return not isinstance(value, Integral) or abs(int(value)) < 10**300
 
 
 @contextmanager

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from .errors import DataError, needs_extra
 
@@ -13,29 +15,84 @@ with needs_extra("train"):
     from PIL import Image, ImageOps
     from torch import Tensor
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm")
+Frame = Literal["upright", "stored"]
+_ORIENTATION = 0x0112  # EXIF tag
+
+IMAGE_SUFFIXES = (
+    ".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".jfif", ".jpe", ".avif", ".jp2",
+    ".dib", ".tga",
+)  # fmt: skip
 
 
-def read_image(path: str | Path, size: tuple[int, int] | None = None) -> Tensor:
+def is_image_name(name: str) -> bool:
+    """Whether a file name has the suffix of an image, in lower or upper case, and is not hidden."""
+    return Path(name).suffix.lower() in IMAGE_SUFFIXES and not name.startswith(".")
+
+
+@dataclass(frozen=True)
+class ImageHeader:
+    """What the header of an image file says.
+
+    Attributes:
+        stored: (height, width) of the pixels as they are stored.
+        orientation: EXIF orientation, 1 to 8; 1: the pixels are stored upright.
+    """
+
+    stored: tuple[int, int]
+    orientation: int
+
+    @property
+    def upright(self) -> tuple[int, int]:
+        """(height, width) after the orientation has been applied. Orientations 5 to 8 swap the sides."""
+        return (self.stored[1], self.stored[0]) if self.orientation >= 5 else self.stored
+
+    def frame_of(self, stated: tuple[int, int] | None) -> Frame | None:
+        """The frame that boxes were made in, as far as the image tells.
+
+        Without an orientation both frames are the same: ``"upright"``. Otherwise the size that the annotations state
+        decides, if it is that of one of the frames only. It decides nothing where no size is stated, for square images
+        and for orientations 2 to 4, which keep the size: None.
+
+        Args:
+            stated: (height, width) that the annotations state.
+        """
+        if self.orientation == 1:
+            return "upright"
+        if self.stored == self.upright or stated not in (self.stored, self.upright):
+            return None
+        return "stored" if stated == self.stored else "upright"
+
+
+def read_image(
+    path: str | Path,
+    size: tuple[int, int] | None = None,
+    *,
+    frame: Frame | Literal["auto"] = "auto",
+    undecided: Frame = "upright",
+) -> Tensor:
     """An image file as uint8 RGB ``[3, H, W]``.
 
-    Grey, palette, transparent and 16-bit images are converted. The EXIF orientation is applied, except where ``size``
-    says that the annotations were made on the pixels as they are stored.
+    Grey, palette and transparent images are converted. Pixels of 16 bits are divided by 257, whatever their values;
+    floating pixels are in 0..1.
 
     Args:
         path: the image file.
         size: (height, width) that the annotations state, in pixels.
+        frame: ``"upright"`` applies the EXIF orientation, ``"stored"`` does not. ``"auto"``: what
+            `ImageHeader.frame_of` finds from ``size``, and ``undecided`` where it finds nothing.
+        undecided: see ``frame``.
 
     Raises:
-        DataError: missing, empty, truncated or not an image, or of another size than ``size``.
+        DataError: missing, empty, truncated or not an image; of another size than ``size``; pixels of 32-bit integers,
+            or floating ones outside 0..1.
     """
     path = Path(path)
     try:
         with Image.open(path) as stored:
             stored.load()
-            as_stored = size is not None and (stored.height, stored.width) == tuple(size)
-            upright = stored if as_stored else ImageOps.exif_transpose(stored)
-            pixels = _rgb(upright)
+            if frame == "auto":
+                frame = _header(stored).frame_of(size) or undecided
+            pixels = _rgb(stored if frame == "stored" else ImageOps.exif_transpose(stored), stored.format)
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error, ValueError, ...
         raise DataError(path, _reason_unreadable(path, error)) from None
     if size is not None and pixels.shape[:2] != tuple(size):
@@ -44,15 +101,20 @@ def read_image(path: str | Path, size: tuple[int, int] | None = None) -> Tensor:
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
 
-def read_image_size(path: str | Path) -> tuple[int, int]:
-    """(height, width) in pixels after EXIF orientation, from the header alone; raises DataError as `read_image`."""
+def read_header(path: str | Path) -> ImageHeader:
+    """The size and the EXIF orientation of an image file, without decoding it; raises DataError as `read_image`."""
     path = Path(path)
     try:
         with Image.open(path) as stored:
-            turned = stored.getexif().get(0x0112, 1) >= 5  # orientations 5 to 8 swap height and width
-            return (stored.width, stored.height) if turned else (stored.height, stored.width)
+            return _header(stored)
     except Exception as error:
         raise DataError(path, _reason_unreadable(path, error)) from None
+
+
+def read_image_size(path: str | Path, *, frame: Frame = "upright") -> tuple[int, int]:
+    """(height, width) in pixels in a frame, from the header alone; raises DataError as `read_image`."""
+    header = read_header(path)
+    return header.upright if frame == "upright" else header.stored
 
 
 def list_images(paths: str | Path | Iterable[str | Path]) -> list[Path]:
@@ -65,7 +127,7 @@ def list_images(paths: str | Path | Iterable[str | Path]) -> list[Path]:
     found: list[Path] = []
     for path in map(Path, paths):
         if path.is_dir():
-            inside = sorted(entry for entry in path.iterdir() if entry.suffix.lower() in IMAGE_SUFFIXES)
+            inside = sorted(entry for entry in path.iterdir() if is_image_name(entry.name) and entry.is_file())
             if not inside:
                 raise DataError(path, f"holds no image ({', '.join(IMAGE_SUFFIXES)})")
             found.extend(inside)
@@ -76,13 +138,31 @@ def list_images(paths: str | Path | Iterable[str | Path]) -> list[Path]:
     return found
 
 
-def _rgb(image: Image.Image) -> np.ndarray:
-    """uint8 [H, W, 3]."""
-    if image.mode.startswith("I") or image.mode == "F":  # Pillow would clip 16-bit values at 255
+def _header(image: Image.Image) -> ImageHeader:
+    # PNG files may have the block at their end: Pillow would decode them to find it.
+    has_exif = image.format != "PNG" or "exif" in image.info or "Raw profile type exif" in image.info
+    orientation = image.getexif().get(_ORIENTATION, 1) if has_exif else 1
+    known = isinstance(orientation, int) and 1 <= orientation <= 8
+    return ImageHeader((image.height, image.width), orientation if known else 1)
+
+
+def _rgb(image: Image.Image, file_format: str | None) -> np.ndarray:
+    """uint8 [H, W, 3]. The range of the values is decided by the type of the pixels, never by their content."""
+    if image.mode.startswith("I;16") or (image.mode == "I" and file_format == "PNG"):
+        return _grey(np.asarray(image, dtype=np.float32) / 257)
+    if image.mode == "I":
+        raise ValueError("its pixels are 32-bit integers, whose range is unknown: convert it to 8 or 16 bits")
+    if image.mode == "F":
         grey = np.asarray(image, dtype=np.float32)
-        top = 65535.0 if grey.max(initial=0) > 255 else 255.0
-        return np.repeat((grey * (255.0 / top)).clip(0, 255).astype(np.uint8)[..., None], 3, axis=2)
+        if not (grey.min(initial=0) >= 0 and grey.max(initial=0) <= 1):
+            raise ValueError("its floating pixels are not in 0..1: convert it to 8 or 16 bits")
+        return _grey(grey * 255)
     return np.array(image.convert("RGB"))
+
+
+def _grey(values: np.ndarray) -> np.ndarray:
+    """uint8 [H, W, 3] of floating [H, W] in 0..255."""
+    return np.repeat((values + 0.5).clip(0, 255).astype(np.uint8)[..., None], 3, axis=2)
 
 
 def _reason_unreadable(path: Path, error: Exception) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -42,6 +43,10 @@ class EvaluateOptions:
         workers: processes that load images; 0 loads them in the main process.
         precision: type that convolutions compute in; auto: bf16 where the hardware has it.
         device: cpu, cuda or cuda:1; auto: CUDA if available.
+        exif: the frame of the boxes where images have an EXIF orientation: "upright"; "stored", the pixels as they are
+            in the file; or "auto", by the sizes that the annotations state.
+        on_bad_annotation: "error" stops at an annotation that cannot be used; "skip" leaves such annotations out and
+            counts them.
         on_bad_image: "error" stops at an image that cannot be read; "skip" leaves such images out and counts them.
     """
 
@@ -56,7 +61,9 @@ class EvaluateOptions:
     workers: Annotated[int, Range(0, 1024)] = 0
     precision: Literal["fp32", "bf16", "fp16", "auto"] = "fp32"
     device: str = "auto"
+    exif: Literal["auto", "upright", "stored"] = "auto"
     on_bad_image: Literal["error", "skip"] = "error"
+    on_bad_annotation: Literal["error", "skip"] = "error"
 
 
 def run(arguments: list[str]) -> None:
@@ -105,13 +112,19 @@ def _evaluate_model(options: EvaluateOptions, world: World) -> None:
 
 
 def _open(options: EvaluateOptions, categories: list[Category] | None = None) -> DetectionDataset:
-    return open_dataset(
+    dataset = open_dataset(
         options.data,
         options.images or None,
         split=options.split,
         categories=categories,
         on_bad_image=options.on_bad_image,
+        on_bad_annotation=options.on_bad_annotation,
+        exif=options.exif,
+        allow_empty=True,
     )
+    if dataset.layout:
+        print(f"{options.data}: taken as {dataset.layout}", file=sys.stderr)
+    return dataset
 
 
 def _write_report(
@@ -133,4 +146,7 @@ def _write(evaluation: Evaluation, output: Path) -> None:
     plot_precision_recall(evaluation.precision_recall, output / "precision_recall.png")
     counts = "  ".join(f"{evaluation.metrics[key]} {key}" for key in ("images", "ground_truths", "detections"))
     print(counts.replace("_", " "))
+    if not evaluation.metrics["ground_truths"]:
+        print(f"no objects are annotated: there is nothing to compare with; the detections are in {output}")
+        return
     print(metrics_table(evaluation.metrics))

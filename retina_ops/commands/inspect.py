@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
@@ -32,6 +33,10 @@ class InspectOptions:
         config: TOML file of a training run; its model is used.
         model: the model whose anchors are matched with the boxes.
         pictures: number of images to draw.
+        exif: the frame of the boxes where images have an EXIF orientation: "upright"; "stored", the pixels as they are
+            in the file; or "auto", by the sizes that the annotations state.
+        on_bad_annotation: "error" stops at an annotation that cannot be used; "skip" leaves such annotations out and
+            counts them.
         on_bad_image: "error" stops at an image that cannot be read; "skip" leaves such images out and counts them.
     """
 
@@ -42,7 +47,9 @@ class InspectOptions:
     config: str = ""
     model: ModelConfig = field(default_factory=ModelConfig)
     pictures: Annotated[int, Range(0)] = 16
+    exif: Literal["auto", "upright", "stored"] = "auto"
     on_bad_image: Literal["error", "skip"] = "error"
+    on_bad_annotation: Literal["error", "skip"] = "error"
 
 
 def run(arguments: list[str]) -> None:
@@ -53,8 +60,17 @@ def run(arguments: list[str]) -> None:
     configured = read_toml(source, TrainConfig).model if source else ModelConfig()
     options = parse(InspectOptions, "inspect", arguments, default=InspectOptions(data=tyro.MISSING, model=configured))
     model = options.model
-    generator = default_anchor_generator(model.base_sizes, aspect_ratios=model.aspect_ratios)
-    dataset = open_dataset(options.data, options.images or None, split=options.split, on_bad_image=options.on_bad_image)
+    generator = default_anchor_generator(model.base_sizes, model.anchor_scales, model.aspect_ratios)
+    dataset = open_dataset(
+        options.data,
+        options.images or None,
+        split=options.split,
+        on_bad_image=options.on_bad_image,
+        on_bad_annotation=options.on_bad_annotation,
+        exif=options.exif,
+    )
+    if dataset.layout:
+        print(f"{options.data}: taken as {dataset.layout}", file=sys.stderr)
     with progress_bar("matching anchors") as progress:
         summary = inspect_dataset(
             dataset,

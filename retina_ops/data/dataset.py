@@ -33,9 +33,11 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
     Attributes:
         name: name of the data set in messages.
         categories: ``{"id": original id, "name": str}`` for each label, in label order.
+        layout: what a folder was taken for; empty if the data set was not opened from a folder.
     """
 
     name: str
+    layout: str = ""
     categories: list[Category]
 
     def __len__(self) -> int:

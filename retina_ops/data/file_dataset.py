@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..errors import DataError, DataWarning, needs_extra
-from ..images import read_image, read_image_size
+from ..images import Frame, read_image, read_image_size
+from .box_checks import check_boxes
 from .dataset import Category, DetectionDataset, Target
+from .frames import Exif, undecided_frame
 
 with needs_extra("train"):
     import numpy as np
@@ -24,13 +26,17 @@ OnBadImage = Literal["error", "skip"]
 
 @dataclass(frozen=True, slots=True)
 class ImageRecord:
-    """An image of a data set: id, file and size in pixels."""
+    """An image of a data set: id, file and size in pixels.
+
+    ``is_stated``: the annotations state the size; otherwise it was read from the file.
+    """
 
     image_id: int
     file_name: str
     path: Path
     height: int
     width: int
+    is_stated: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,10 +80,10 @@ class AnnotationColumns:
         )
 
 
-def stored_size(path: Path, on_bad_image: OnBadImage) -> tuple[int, int]:
-    """(height, width) of an image file. (0, 0) for an unreadable image that will be skipped later."""
+def size_in_file(path: Path, on_bad_image: OnBadImage, exif: Exif) -> tuple[int, int]:
+    """(height, width) of an image file in its frame. (0, 0) for an unreadable image that will be skipped later."""
     try:
-        return read_image_size(path)
+        return read_image_size(path, frame="stored" if exif == "stored" else "upright")
     except DataError:
         if on_bad_image == "skip":
             return 0, 0
@@ -88,20 +94,22 @@ class FileDataset(DetectionDataset):
     """Image files with annotations: the common part of `CocoDetection` and `VocDetection`.
 
     Boxes are clipped to the image. Boxes without an area or outside the image are left out. One `DataWarning` counts
-    the boxes that were left out or clipped by more than one pixel; ``box_counts`` holds these numbers (clipped,
-    degenerate, outside).
+    them; ``box_counts`` holds the numbers, see `CheckedBoxes`. A data set most of whose boxes do not fit is refused.
 
     Args:
         name: name in messages, usually the annotation file.
         records: the images.
         annotations: the boxes.
         categories: ``{"id", "name"}`` in label order.
+        exif: the frame of the boxes: ``"upright"``, ``"stored"``, or ``"auto"``, see `retina_ops.data.frames`.
         on_bad_image: with ``"error"``, a missing file raises immediately, and an unreadable one when it is loaded or
             by `check_images`. With ``"skip"``, all images are decoded immediately, and those that cannot be read are
             left out and counted in one warning.
+        allow_empty: take a data set without a usable box.
 
     Raises:
-        DataError: there are no images or no usable boxes; or, with ``"error"``, a file is missing.
+        DataError: there are no images or no usable boxes; most boxes do not fit their images; or, with ``"error"``, a
+            file is missing.
     """
 
     def __init__(
@@ -111,20 +119,32 @@ class FileDataset(DetectionDataset):
         annotations: AnnotationColumns,
         categories: list[Category],
         on_bad_image: OnBadImage = "error",
+        exif: Exif = "auto",
+        *,
+        allow_empty: bool = False,
     ) -> None:
+        if exif not in ("auto", "upright", "stored"):
+            raise ValueError(f'exif must be "auto", "upright" or "stored", got {exif!r}')
         if on_bad_image not in ("error", "skip"):
             raise ValueError(f'on_bad_image must be "error" or "skip", got {on_bad_image!r}')
         self.name, self.categories = name, categories
         if not records:
             raise DataError(name, "lists no images: the data set is empty")
         self.records, self.annotations = records, annotations
+        self._exif: Exif = exif
+        self._undecided: Frame = "upright"
         if on_bad_image == "skip":
             self._skip_bad_images()
         else:
             self._require_files()
+        if exif == "auto":
+            stated = [(r.path, (r.height, r.width) if r.is_stated else None) for r in self.records]
+            self._undecided = undecided_frame(name, stated)
         self._offsets = np.searchsorted(self.annotations.record, np.arange(len(self.records) + 1))
-        self._boxes, self._usable, self.box_counts = self._clip_boxes()
-        if not self._usable.any():
+        sizes = np.array([(record.width, record.height) for record in self.records], dtype=np.float64)
+        checked = check_boxes(name, self.annotations.boxes, sizes[self.annotations.record])
+        self._boxes, self._usable, self.box_counts = checked.corners, checked.is_usable, checked.counts
+        if not (allow_empty or self._usable.any()):
             raise DataError(name, f"has no usable box on its {len(self.records)} images: there is nothing to detect")
 
     def __len__(self) -> int:
@@ -132,7 +152,10 @@ class FileDataset(DetectionDataset):
 
     def load_image(self, index: int) -> Tensor:
         record = self.records[index]
-        return read_image(record.path, (record.height, record.width))
+        size = record.height, record.width
+        if self._exif != "auto":
+            return read_image(record.path, size, frame=self._exif)
+        return read_image(record.path, size, undecided=self._undecided)
 
     def image_size(self, index: int) -> tuple[int, int]:
         return self.records[index].height, self.records[index].width
@@ -222,33 +245,3 @@ class FileDataset(DetectionDataset):
             new_index[columns.record], columns.boxes, columns.labels, columns.areas, columns.iscrowd
         )
         self.records = [record for index, record in enumerate(self.records) if index not in bad]
-
-    def _clip_boxes(self) -> tuple[np.ndarray, np.ndarray, dict[str, int]]:
-        """Clips the boxes.
-
-        Returns:
-            The clipped boxes, float32 [N, 4] (x1, y1, x2, y2); which of them are usable, bool [N]; and ``box_counts``.
-        """
-        sizes = np.array([(record.width, record.height) for record in self.records], dtype=np.float64)
-        limits = np.tile(sizes[self.annotations.record], 2)  # (w, h, w, h)
-        annotated = self.annotations.boxes
-        is_finite = np.isfinite(annotated).all(axis=1)
-        boxes = np.where(is_finite[:, None], annotated, 0.0)
-        has_area = is_finite & (boxes[:, 2:] > 0).all(axis=1)
-        boxes[:, 2:] += boxes[:, :2]
-        clipped = boxes.clip(0.0, limits).astype(np.float32)
-        is_inside = (clipped[:, 2:] > clipped[:, :2]).all(axis=1)
-        is_usable = has_area & is_inside
-        is_clipped = is_usable & (np.abs(clipped - boxes) > 1.0).any(axis=1)
-        counts = {
-            "clipped": int(is_clipped.sum()),
-            "degenerate": int((~has_area).sum()),
-            "outside": int((has_area & ~is_inside).sum()),
-        }
-        if any(counts.values()):
-            message = (
-                f"{self.name}: of {len(boxes)} boxes, {counts['clipped']} extend beyond the image and were clipped; "
-                f"skipped were {counts['outside']} outside the image and {counts['degenerate']} without an area"
-            )
-            warnings.warn(message, DataWarning, stacklevel=4)
-        return clipped, is_usable, counts

@@ -52,6 +52,7 @@ def inspect_dataset(
         The summary, as plain values for JSON:
 
         - ``images``, ``images_without_boxes``, ``boxes``, ``crowd_boxes``
+        - ``changed_boxes``: numbers of boxes that were clipped or left out, by kind, see `CheckedBoxes`
         - ``classes``: name -> ``boxes``, ``images``, ``median_size`` (square root of the area), ``mean_best_iou``
         - ``box_sizes``: ``edges`` and ``counts`` of the histogram; ``small``, ``medium``, ``large`` (32 and 96 pixels)
         - ``best_anchor_iou``: ``mean``, ``p10``, ``p50``, ``below_bg_iou``, ``below_fg_iou`` (fractions of the boxes)
@@ -127,6 +128,7 @@ class _Statistics:
             "images_without_boxes": self._images_without_boxes,
             "boxes": len(sizes),
             "crowd_boxes": self._crowd_boxes,
+            "changed_boxes": getattr(self.dataset, "box_counts", {}),
             "classes": self._class_rows(sizes, best_ious),
             "box_sizes": _size_counts(sizes),
             "best_anchor_iou": _iou_quantiles(best_ious, self.fg_iou_thresh, self.bg_iou_thresh),
@@ -190,6 +192,9 @@ def _iou_quantiles(best_ious: Tensor, fg_iou_thresh: float, bg_iou_thresh: float
 def _remarks(summary: dict[str, Any], fg_iou_thresh: float) -> list[str]:
     remarks = []
     rows = summary["classes"]
+    changed = [f"{count} {kind}" for kind, count in summary["changed_boxes"].items() if count]
+    if changed:
+        remarks.append(f"boxes that do not fit their image: {', '.join(changed)}")
     absent = [name for name, row in rows.items() if row["boxes"] == 0]
     rare = [f"{name} ({row['boxes']})" for name, row in rows.items() if 0 < row["boxes"] < 10]
     if absent:

@@ -14,7 +14,7 @@ from .dataset import DetectionDataset, Target
 with needs_extra("train"):
     import numpy as np
     import torch
-    from torch import Tensor
+    from torch import Tensor, nn
     from torchvision import tv_tensors
     from torchvision.transforms import v2
 
@@ -56,8 +56,9 @@ def build_transforms(config: AugmentationConfig) -> v2.Transform:
     """The transform of a configuration.
 
     It takes and returns (tv_tensors.Image, target with tv_tensors.BoundingBoxes), and its only source of randomness is
-    torch's default generator. A box that is cut away or has a side under one pixel is dropped, together with its label,
-    area and crowd flag. `AugmentedDataset` applies the transform to a data set:
+    torch's default generator. A box that is cut away is dropped, together with its label, area and crowd flag. No other
+    box is, however small, so that a data set has the same boxes whether it is cached at the model's scale or not.
+    `AugmentedDataset` applies the transform to a data set:
 
     Example:
         >>> from retina_ops.data.digits import DigitScenes
@@ -79,8 +80,24 @@ def build_transforms(config: AugmentationConfig) -> v2.Transform:
         steps.append(v2.RandomVerticalFlip(config.vertical_flip))
     if config.shortest_sizes:
         steps.append(v2.RandomShortestSize(list(config.shortest_sizes), max_size=config.max_size))
-    steps.append(v2.SanitizeBoundingBoxes(labels_getter=_per_box_fields))
+    steps.append(DropEmptyBoxes())
     return v2.Compose(steps)
+
+
+class DropEmptyBoxes(nn.Module):
+    """Drops the boxes without an area in the image, with their labels, areas and crowd flags.
+
+    torchvision's ``SanitizeBoundingBoxes`` also drops boxes with a side under one pixel, which would depend on the
+    scale that images are cached at, and boxes that a rounding error takes out of the image. Here they are clipped.
+    """
+
+    def forward(self, image: Any, target: Target) -> tuple[Any, Target]:
+        boxes = target["boxes"].as_subclass(Tensor)
+        height, width = target["boxes"].canvas_size
+        boxes = torch.minimum(boxes.clamp_min(0), boxes.new_tensor([width, height, width, height]))
+        keep = (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
+        kept: Target = {key: target[key][keep] for key in ("labels", "area", "iscrowd") if key in target}
+        return image, {**target, **kept, "boxes": tv_tensors.wrap(boxes[keep], like=target["boxes"])}
 
 
 class RandomZoom(v2.Transform):
@@ -89,7 +106,7 @@ class RandomZoom(v2.Transform):
     Args:
         scale: smallest and largest factor; the logarithm of the factor is uniformly distributed.
         min_visibility: a box of which less than this fraction of the area stays visible becomes empty, so that
-            `SanitizeBoundingBoxes` removes it.
+            `DropEmptyBoxes` removes it.
         fill: RGB of the padding, 0..255.
     """
 
@@ -203,11 +220,6 @@ class AugmentedDataset(DetectionDataset):
 def mix_seed(*parts: int) -> int:
     """A seed in [0, 2^63) from non-negative integers. Different integers practically always give different seeds."""
     return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> np.uint64(1))
-
-
-def _per_box_fields(sample: tuple[Tensor, Target]) -> tuple[Tensor, ...]:
-    target = sample[1]
-    return tuple(target[key] for key in ("labels", "area", "iscrowd") if key in target)
 
 
 def _areas(boxes: Tensor) -> Tensor:

@@ -33,7 +33,7 @@ def coco_detections(
         scores = prediction["scores"].detach().to("cpu").double().tolist()
         for (x1, y1, x2, y2), score, label in zip(boxes.tolist(), scores, prediction["labels"].tolist(), strict=True):
             box = [x1, y1, x2 - x1, y2 - y1]
-            found.append({"image_id": image_id, "category_id": category_ids[label], "bbox": box, "score": score})
+            found.append({"image_id": image_id, "category_id": category_ids[label], "bbox": box, "score": float(score)})
     return found
 
 
@@ -99,7 +99,7 @@ def load_detections(source: str | Path | Sequence[Json], ground_truth: Json) -> 
         score = entry.get("score")
         if not is_number(score) or not math.isfinite(score):
             raise DataError(name, f"{who} must have a finite score, got {score!r}")
-        found.append({"image_id": image_id, "category_id": category_id, "bbox": list(bbox), "score": score})
+        found.append({"image_id": image_id, "category_id": category_id, "bbox": list(bbox), "score": float(score)})
     return found
 
 

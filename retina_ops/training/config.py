@@ -22,6 +22,10 @@ class DataConfig:
         test: the test set, evaluated once with the weights that were kept; if empty, none.
         images: folder of the images of COCO files; if empty, it is searched beside each file.
         on_bad_image: "error" stops at an image that cannot be read; "skip" leaves such images out and counts them.
+        on_bad_annotation: "error" stops at an annotation that cannot be used; "skip" leaves such annotations out and
+            counts them.
+        exif: the frame of the boxes where images have an EXIF orientation: "upright"; "stored", the pixels as they are
+            in the file; or "auto", by the sizes that the annotations state.
         workers: processes that load images; 0 loads them in the training process.
         cache: keep the training images in memory, decoded and resized to the model's scale.
     """
@@ -31,6 +35,8 @@ class DataConfig:
     test: str = ""
     images: str = ""
     on_bad_image: Literal["error", "skip"] = "error"
+    on_bad_annotation: Literal["error", "skip"] = "error"
+    exif: Literal["auto", "upright", "stored"] = "auto"
     workers: Annotated[int, Range(0, 1024)] = 0
     cache: bool = False
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from ..data.cache import CachedDataset
 from ..data.dataset import Category, DetectionDataset
 from ..data.loading import AspectRatioBatchSampler
-from ..data.opening import open_dataset
+from ..data.opening import has_split, open_dataset
 from ..data.transforms import AugmentedDataset, build_transforms
 from .config import DataConfig, TrainConfig
 from .distributed import World
@@ -36,15 +35,30 @@ def open_run_datasets(config: DataConfig) -> RunDatasets:
         DataError: a data set is missing, empty or malformed, or has a category that the training set does not have.
     """
     images = config.images or None
-    train = open_dataset(config.train, images, split="train", on_bad_image=config.on_bad_image)
+    train = open_dataset(
+        config.train,
+        images,
+        split="train",
+        on_bad_image=config.on_bad_image,
+        on_bad_annotation=config.on_bad_annotation,
+        exif=config.exif,
+    )
 
     def other(path: str, split: str) -> DetectionDataset | None:
         if not path:
             return None
-        return open_dataset(path, images, split=split, categories=train.categories, on_bad_image=config.on_bad_image)
+        return open_dataset(
+            path,
+            images,
+            split=split,
+            categories=train.categories,
+            on_bad_image=config.on_bad_image,
+            on_bad_annotation=config.on_bad_annotation,
+            exif=config.exif,
+        )
 
     val = config.val
-    if not val and not Path(config.train).is_file():  # a folder with splits, or the built-in data set
+    if not val and has_split(config.train, "val"):
         val = config.train
     return RunDatasets(train, other(val, "val"), other(config.test, "test"))
 

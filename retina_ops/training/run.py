@@ -96,6 +96,8 @@ def _train(
         f"{config.model.architecture}, {len(datasets.train)} images, {len(datasets.categories)} classes, "
         f"{world.device}, {trainer.precision}{processes}"
     )
+    if datasets.train.layout:
+        log.say(f"{config.data.train}: taken as {datasets.train.layout}")
     if datasets.val is None:
         log.say("no validation set: the weights of the last step are kept")
     trainer.run()
