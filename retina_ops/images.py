@@ -65,7 +65,8 @@ def list_images(paths: str | Path | Iterable[str | Path]) -> list[Path]:
     found: list[Path] = []
     for path in map(Path, paths):
         if path.is_dir():
-            inside = sorted(entry for entry in path.iterdir() if entry.suffix.lower() in IMAGE_SUFFIXES)
+            named = sorted(entry for entry in path.iterdir() if entry.suffix.lower() in IMAGE_SUFFIXES)
+            inside = [entry for entry in named if not entry.is_dir()]
             if not inside:
                 raise DataError(path, f"holds no image ({', '.join(IMAGE_SUFFIXES)})")
             found.extend(inside)

@@ -13,13 +13,13 @@ from ..data.export import ground_truth_of
 from ..data.opening import open_dataset
 from ..evaluation import Evaluation, evaluate, plot_precision_recall
 from ..evaluation.inference import detect_dataset
-from ..files import write_json
 from ..models import load_model
+from ..output_folder import OutputFolder
 from ..settings import Range
 from ..training.distributed import World, joined_world
 from ..training.precision import autocast, resolve_precision
 from ..training.progress import progress_bar
-from .options import metrics_table, output_folder, parse
+from .options import metrics_table, parse
 
 
 @dataclass
@@ -58,16 +58,19 @@ def run(arguments: list[str]) -> None:
     options = parse(EvaluateOptions, "evaluate", arguments)
     if bool(options.weights) == bool(options.detections):
         raise ValueError("give either --weights (of a model) or --detections (a file), not both")
+    inputs = [options.data, options.weights, options.detections]
+    output = OutputFolder(options.output, "evaluate", inputs=[path for path in inputs if path])
+    output.check(["metrics.json", "precision_recall.png", *([] if options.detections else ["detections.json"])])
     if options.detections:
         is_file = Path(options.data).suffix == ".json"
         truth = options.data if is_file else ground_truth_of(open_dataset(options.data, split=options.split))
-        _report(evaluate(truth, options.detections), output_folder(options.output))
+        _report(evaluate(truth, options.detections), output)
         return
     with joined_world(options.device) as world:
-        _evaluate_model(options, world)
+        _evaluate_model(options, world, output)
 
 
-def _evaluate_model(options: EvaluateOptions, world: World) -> None:
+def _evaluate_model(options: EvaluateOptions, world: World, output: OutputFolder) -> None:
     model = load_model(options.weights, world.device).to(memory_format=torch.channels_last)
     dataset: DetectionDataset = open_dataset(
         options.data,
@@ -90,14 +93,14 @@ def _evaluate_model(options: EvaluateOptions, world: World) -> None:
         )
     evaluator.compute()
     if world.is_main and evaluator.evaluation is not None:
-        output = output_folder(options.output)
-        write_json(output / "detections.json", evaluator.detections)
+        output.write_json("detections.json", evaluator.detections)
         _report(evaluator.evaluation, output)
 
 
-def _report(evaluation: Evaluation, output: Path) -> None:
-    write_json(output / "metrics.json", evaluation.metrics, indent=2)
-    plot_precision_recall(evaluation.precision_recall, output / "precision_recall.png")
+def _report(evaluation: Evaluation, output: OutputFolder) -> None:
+    output.write_json("metrics.json", evaluation.metrics, indent=2)
+    with output.writing("precision_recall.png") as temporary:
+        plot_precision_recall(evaluation.precision_recall, temporary)
     counts = "  ".join(f"{evaluation.metrics[key]} {key}" for key in ("images", "ground_truths", "detections"))
     print(counts.replace("_", " "))
     print(metrics_table(evaluation.metrics))

@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DataError, needs_extra
-from ..files import atomic_write, read_json, write_json
+from ..files import read_json, write_bytes, write_json
 from .architectures import build_model
 from .config import ModelConfig
 from .retinanet import RetinaNet
 
 with needs_extra("models"):
     import torch
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file, save_file
+    from safetensors import SafetensorError, safe_open
+    from safetensors.torch import load_file, save
     from torch import Tensor
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
@@ -38,16 +38,40 @@ def save_model(model: RetinaNet, directory: str | Path, extra: dict[str, Any] | 
 
     Returns:
         The path of the weights.
+
+    Raises:
+        DataError: the directory holds weights or a ``config.json`` of another program.
+        OSError: a file cannot be written.
     """
     if model.config is None:
         raise ValueError("only a model from build_model can be saved: its config is needed to build it again")
     directory = Path(directory)
+    check_replaceable(directory)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    with atomic_write(directory / WEIGHTS, durable=True) as temporary:
-        save_file(tensors, temporary, metadata={"format": "pt"})
+    write_bytes(directory / WEIGHTS, save(tensors, metadata={"format": "pt", "writer": "retina_ops"}))
     described = {"model": model.config.to_dict(), "categories": model.categories, **(extra or {})}
     write_json(directory / CONFIG, described, indent=2)
     return directory / WEIGHTS
+
+
+def check_replaceable(directory: Path) -> None:
+    """Raises DataError if a directory holds weights or a ``config.json`` that `save_model` did not write."""
+    config, weights = directory / CONFIG, directory / WEIGHTS
+    if config.exists():
+        try:
+            values = read_json(config)
+        except DataError:
+            values = None
+        if not (isinstance(values, dict) and {"model", "categories"} <= values.keys()):
+            raise DataError(config, "exists and is not of a model of retina_ops: choose another folder")
+    elif weights.exists():  # a crash can leave weights without a configuration
+        try:
+            with safe_open(weights, framework="pt") as stored:
+                writer = (stored.metadata() or {}).get("writer")
+        except (SafetensorError, OSError):
+            writer = None
+        if writer != "retina_ops":
+            raise DataError(weights, "exists and is not of a model of retina_ops: choose another folder")
 
 
 def load_model(path: str | Path, device: str | torch.device = "cpu") -> RetinaNet:

@@ -157,3 +157,18 @@ def test_predict(tmp_path: Path) -> None:
         model.predict(folder, threshold=2)
     with pytest.raises(DataError, match="nowhere"):
         model.predict(tmp_path / "nowhere")
+
+
+def test_leaves_files_of_others(tmp_path: Path) -> None:
+    model = build_model(CONFIG, CATEGORIES)
+    for name, content in (("config.json", '{"hidden_size": 768}'), ("config.json", "{"), ("model.safetensors", "x")):
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        folder.mkdir()
+        (folder / name).write_text(content)
+        with pytest.raises(DataError, match="exists and is not of a model of retina_ops"):
+            save_model(model, folder)
+        assert {path.name: path.read_text() for path in folder.iterdir()} == {name: content}
+    own = tmp_path / "own"
+    save_model(model, own)
+    (own / "config.json").unlink()  # a crash before the configuration was written
+    assert load_model(save_model(model, own)).config == CONFIG

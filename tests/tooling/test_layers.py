@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).resolve().parents[2] / "retina_ops"
 LAYERS = (
     ("_version", "_deprecated", "errors", "resizing"),
     ("_library", "files", "reference"),
-    ("coco_format", "images", "settings", "anchor_cache", "ops"),
+    ("coco_format", "images", "settings", "anchor_cache", "output_folder", "ops"),
     ("patching",),
     ("__init__",),  # the public operators
     ("inference",),
