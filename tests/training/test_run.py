@@ -61,7 +61,7 @@ def test_learns_scenes_by_heart(tmp_path: Path) -> None:
     assert losses[-1] < losses[0] / 2
     assert {path.name for path in tmp_path.iterdir()} == {
         "best", "config.toml", "detections.json", "last.pt", "loss.png", "metrics.json", "metrics.jsonl",
-        "precision_recall.png",
+        "precision_recall.png", "previous.pt",
     }  # fmt: skip
     assert json.loads((tmp_path / "metrics.json").read_text()) == metrics
     assert read_toml(tmp_path / "config.toml", TrainConfig) == config
