@@ -10,6 +10,7 @@ import torch
 
 from ..data.dataset import DetectionDataset
 from ..data.export import ground_truth_of
+from ..data.loading import worker_failures_in_one_line
 from ..data.opening import open_dataset
 from ..evaluation import Evaluation, evaluate, plot_precision_recall
 from ..evaluation.inference import detect_dataset
@@ -66,7 +67,7 @@ def run(arguments: list[str]) -> None:
         truth = options.data if is_file else ground_truth_of(open_dataset(options.data, split=options.split))
         _report(evaluate(truth, options.detections), output)
         return
-    with joined_world(options.device) as world:
+    with joined_world(options.device) as world, worker_failures_in_one_line():
         _evaluate_model(options, world, output)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from .._defaults import standard_defaults
 from ..errors import DataError, DataWarning, needs_extra
 from ..images import list_images, read_image
 from .loop import detect, evaluation_mode
@@ -48,6 +49,8 @@ def predict_files(
         DataError: a path that does not exist, or a folder without images.
         ValueError: a class that the model does not know, or a threshold outside [0, 1].
     """
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
     if not 0 <= threshold <= 1:
         raise ValueError(f"threshold must be in [0, 1], got {threshold}")
     categories: list[dict[str, Any]] = model.categories  # type: ignore[assignment]
@@ -55,14 +58,16 @@ def predict_files(
     for name in classes or ():
         if name not in names:
             raise ValueError(f"unknown class {name!r}; the model knows {', '.join(names)}")
-    wanted = torch.tensor([classes is None or name in classes for name in names])
+    wanted = torch.tensor([classes is None or name in classes for name in names], device="cpu")
     files = list_images(paths)
     failures: list[Exception] = []
     done = 0
     with evaluation_mode(model):
         for start in range(0, len(files), batch_size):
-            batch = _read_images(files, range(start, min(start + batch_size, len(files))))
-            for index, image, detections in _detected(model, files, batch, failures):
+            with standard_defaults():
+                batch = _read_images(files, range(start, min(start + batch_size, len(files))))
+                results = list(_detected(model, files, batch, failures))
+            for index, image, detections in results:
                 # Scaled back to the image, a clipped corner may lie outside by a rounding error.
                 detections["boxes"] = clip_boxes_to_image(detections["boxes"], image.shape[-2:])
                 result = {"path": files[index], "index": index, **_select(detections, threshold, wanted, names)}

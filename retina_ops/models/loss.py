@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 from .. import retinanet_loss
 from .._deprecated import MATCHING, renamed_fields
 from ..errors import needs_extra
 from ..ops.retinanet_loss import BOX_LOSSES
+from ..settings import Range, check_when_made
 
 with needs_extra("models"):
     import torch
@@ -26,7 +27,7 @@ class LossOptions:
     Attributes:
         fg_iou_thresh: IoU from which an anchor is foreground.
         bg_iou_thresh: IoU under which it is background; between the two it is ignored.
-        alpha: weight of a positive in the focal loss; a negative has 1 - alpha.
+        alpha: weight of a positive in the focal loss; a negative has 1 - alpha. -1: no weights.
         gamma: exponent of the focal loss: larger values reduce the weight of easy anchors further.
         box_loss: one of ``BOX_LOSSES``.
         smooth_l1_beta: where ``smooth_l1`` changes from quadratic to linear, in units of the deltas.
@@ -37,16 +38,26 @@ class LossOptions:
             (`retina_ops.EmaNormalizer`; one more tensor in the model's state dict).
     """
 
-    fg_iou_thresh: float = 0.5
-    bg_iou_thresh: float = 0.4
-    alpha: float = 0.25
-    gamma: float = 2.0
+    fg_iou_thresh: Annotated[float, Range(0, 1)] = 0.5
+    bg_iou_thresh: Annotated[float, Range(0, 1)] = 0.4
+    alpha: Annotated[float, Range(-1, 1)] = 0.25
+    gamma: Annotated[float, Range(0)] = 2.0
     box_loss: str = "l1"
-    smooth_l1_beta: float = 1.0
-    box_loss_weight: float = 1.0
+    smooth_l1_beta: Annotated[float, Range(0)] = 1.0
+    box_loss_weight: Annotated[float, Range(0)] = 1.0
     normalization: str = "image"
 
     def __post_init__(self) -> None:
+        check_when_made(self)
+
+    def check_combination(self) -> None:
+        """Raises ValueError for settings that do not fit together."""
+        if self.bg_iou_thresh > self.fg_iou_thresh:
+            raise ValueError(
+                f"bg_iou_thresh must be at most fg_iou_thresh, {self.fg_iou_thresh}, got {self.bg_iou_thresh}"
+            )
+        if -1 < self.alpha < 0:
+            raise ValueError(f"alpha must be in [0, 1], or -1 for none, got {self.alpha}")
         if self.box_loss not in BOX_LOSSES:
             raise ValueError(f"box_loss must be one of {', '.join(BOX_LOSSES)}, got {self.box_loss!r}")
         if self.normalization not in NORMALIZATIONS:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .._defaults import standard_defaults
 from ..errors import DataError, needs_extra
 from ..files import read_json, write_bytes, write_json
 from .architectures import build_model
@@ -25,6 +26,7 @@ with needs_extra("models"):
     from torch import Tensor
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
+PICKLED = (".pth", ".pt")  # what torch.save writes
 _AVERAGE = "loss_normalizer.average"  # present only with the normalization "ema"
 
 
@@ -74,6 +76,7 @@ def check_replaceable(directory: Path) -> None:
             raise DataError(weights, "exists and is not of a model of retina_ops: choose another folder")
 
 
+@standard_defaults()
 def load_model(path: str | Path, device: str | torch.device = "cpu") -> RetinaNet:
     """A model that `save_model` wrote, in evaluation mode.
 
@@ -85,6 +88,10 @@ def load_model(path: str | Path, device: str | torch.device = "cpu") -> RetinaNe
         DataError: a missing or damaged file, or weights that do not fit the configuration.
     """
     weights = _weights_path(path)
+    if weights.suffix in PICKLED and not weights.with_name(CONFIG).is_file():
+        best = weights.with_name("best")
+        which = f", such as {best}" if best.is_dir() else f" ({WEIGHTS} and {CONFIG})"
+        raise DataError(weights, f"does not say what model it is of: give the folder of a trained model{which}")
     values = read_json(weights.with_name(CONFIG))
     try:
         model = build_model(ModelConfig.from_dict(values["model"]), values["categories"], pretrained=False)
@@ -115,13 +122,14 @@ def transfer_weights(model: RetinaNet, path: str | Path) -> TransferReport:
 
     Args:
         model: takes the weights, in place.
-        path: weights that `save_model` wrote, their folder, or a torchvision ``.pth`` state dict.
+        path: weights that `save_model` wrote, their folder, or a ``.pth`` or ``.pt`` file: a state dict, or a
+            checkpoint that has one as ``model`` or ``state_dict``.
 
     Raises:
         DataError: a missing or damaged file, or weights of another architecture.
     """
     path = Path(path)
-    source = path if path.suffix in (".pth", ".pt") else _weights_path(path)
+    source = path if path.suffix in PICKLED else _weights_path(path)
     tensors = _read_tensors(source)
     own = {name: tensor for name, tensor in model.state_dict().items() if name != _AVERAGE}
     tensors.pop(_AVERAGE, None)  # it belongs to another data set
@@ -149,10 +157,8 @@ def _weights_path(path: str | Path) -> Path:
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:
     try:
-        if path.suffix in (".pth", ".pt"):
-            loaded = torch.load(path, map_location="cpu", weights_only=True)
-            tensors: dict[str, Tensor] = {k: v for k, v in loaded.items() if isinstance(v, Tensor)}
-            return tensors
+        if path.suffix in PICKLED:
+            return _state_dict(torch.load(path, map_location="cpu", weights_only=True))
         return load_file(path)
     except FileNotFoundError:
         raise DataError(path, "no such file") from None
@@ -160,6 +166,19 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
         raise DataError(path, f"not weights that can be read ({type(error).__name__}: {error})") from None
     except Exception as error:  # torch.load raises pickle's own errors for damaged files
         raise DataError(path, f"not weights that can be read ({type(error).__name__})") from None
+
+
+def _state_dict(loaded: dict[str, Any]) -> dict[str, Tensor]:
+    """The tensors of a state dict, also of one in a checkpoint, or saved from a model in DistributedDataParallel."""
+    for key in ("model", "state_dict", "model_state_dict"):
+        if isinstance(loaded.get(key), dict):
+            loaded = loaded[key]
+            break
+    tensors: dict[str, Tensor] = {name: value for name, value in loaded.items() if isinstance(value, Tensor)}
+    for prefix in ("module.", "_orig_mod.", "model."):
+        if tensors and all(name.startswith(prefix) for name in tensors):
+            tensors = {name.removeprefix(prefix): value for name, value in tensors.items()}
+    return tensors
 
 
 def _misfit(wanted: dict[str, Tensor], found: dict[str, Tensor]) -> str | None:

@@ -8,6 +8,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from .._defaults import standard_defaults
 from ..data.loading import worker_failures_in_one_line
 from ..errors import DataError, needs_extra
 from ..evaluation.inference import detect_dataset
@@ -29,6 +30,7 @@ with needs_extra("train"):
     import torch
 
 
+@standard_defaults()
 def train(config: TrainConfig, output: str | Path, *, resume: bool = False) -> dict[str, Any]:
     """Trains a RetinaNet.
 

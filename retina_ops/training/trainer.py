@@ -84,6 +84,7 @@ class Trainer:
         self.validation_seconds = self.images_per_second = 0.0
         self.started = started
         self.stop = StopSignals()
+        self._said_warmup = False
         self._agreed_stop = 0  # the signal that some process received
         if resume:
             self._restore(load_checkpoint(output))
@@ -201,13 +202,26 @@ class Trainer:
 
         All processes also learn here of a signal that one of them received.
         """
-        done = self.step / max(1, self.config.epochs * -(-len(self.sampler) // self.config.optimizer.accumulate))
+        done = self.step / self._updates()
         if self.config.max_minutes:
             budget = self.config.max_minutes * 60 - self._reserve()
             done = max(done, (time.monotonic() - self.started) / budget if budget > 0 else 1.0)
         mine = done if self.world.is_main else 0.0
         done, self._agreed_stop = self.world.largest(mine, self.stop.received)  # type: ignore[assignment]
         return done
+
+    def _updates(self) -> int:
+        """Number of updates, without a limit of time."""
+        return max(1, self.config.epochs * -(-len(self.sampler) // self.config.optimizer.accumulate))
+
+    def _warn_about_warmup(self, progress: float) -> None:
+        """Says once that the warm-up is shortened, as soon as it is known."""
+        wanted, updates = self.config.schedule.warmup_steps, self._updates()
+        if self._said_warmup or self.step >= wanted or (wanted <= updates / 2 and progress < 0.5):
+            return
+        self._said_warmup = True
+        reason = f"the run has {updates} updates" if wanted > updates / 2 else "the time ends sooner"
+        self.log.say(f"schedule.warmup_steps is {wanted}, but {reason}: the warm-up is shortened to half of the run")
 
     def _reserve(self) -> float:
         """Estimated seconds for the last validation and for saving."""
@@ -239,6 +253,7 @@ class Trainer:
             if not is_update:
                 continue
             progress = self._progress()
+            self._warn_about_warmup(progress)
             rate = self._update(progress)
             if self.step % LOG_EVERY == 0 or self.batch > last or progress >= 1:
                 bar(self.batch, detail=f"loss {self._log_losses(meter, rate):.3f}")

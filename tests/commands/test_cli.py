@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -394,3 +395,23 @@ def test_bad_input_is_one_line(tmp_path: Path, digits: Path, weights: Path, caps
             assert part in line, (name, line)
         left = [path.name for path in (tmp_path / "out").rglob("*")] if (tmp_path / "out").exists() else []
         assert left == [], (name, left)
+
+
+def test_digits_with_a_model_of_other_classes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = ModelConfig(architecture="retinanet_small_fpn", min_size=64, max_size=64, fpn_channels=32, head_depth=1)
+    save_model(build_model(config, [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}]), tmp_path / "model")
+    assert run("evaluate", "--data", "digits", "--weights", tmp_path / "model", "--output", tmp_path / "out") == 1
+    assert "digits: has the classes 0 to 9, but asked for are cat, dog" in one_line(capsys)
+    assert not (tmp_path / "out").exists()
+
+
+def test_class_names_on_an_ascii_terminal(tmp_path: Path, digits: Path) -> None:
+    content = json.loads((digits / "annotations/train.json").read_text())
+    content["categories"][0]["name"] = "\u732b"
+    (tmp_path / "t.json").write_text(json.dumps(content))
+    command = [sys.executable, "-m", "retina_ops", "inspect", "--data", str(tmp_path / "t.json")]
+    command += ["--images", str(digits / "images/train"), "--output", str(tmp_path / "out"), "--pictures", "1"]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii", "LC_ALL": "C", "PYTHONUTF8": "0"}
+    done = subprocess.run(command, capture_output=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert b"  \\u732b" in done.stdout and json.loads((tmp_path / "out/summary.json").read_text())["classes"]["\u732b"]
