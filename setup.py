@@ -7,6 +7,7 @@ what has changed (sources, headers, command lines), whether `make build`, pip's 
 import json
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import sys
@@ -22,6 +23,13 @@ sys.path.insert(0, str(ROOT / "build_tools"))
 import cuda_toolkit  # noqa: E402
 import sources  # noqa: E402
 
+COMPILER = shlex.split(os.environ.get("CXX", "")) or ["c++"]
+_COMPILING = {"bdist_wheel", "build", "build_ext", "develop", "editable_wheel", "install"}
+if _COMPILING & set(sys.argv) and shutil.which(COMPILER[0]) is None:
+    sys.exit(
+        f"retina_ops: no C++ compiler: {COMPILER[0]!r} is not found. Install one (apt install g++, dnf install "
+        "gcc-c++, conda install gxx), or name one in the variable CXX"
+    )
 HOME = cuda_toolkit.find_toolkit()
 if HOME is not None:
     os.environ["CUDA_HOME"] = str(HOME)  # torch reads it on import; without it torch takes the folder of a wrapper
@@ -67,8 +75,7 @@ def extensions() -> list[Extension]:
 
 
 def compiler_version() -> str | None:
-    command = [os.environ.get("CXX", "c++"), "--version"]
-    lines = subprocess.run(command, capture_output=True, text=True, check=False).stdout.splitlines()
+    lines = subprocess.run([*COMPILER, "--version"], capture_output=True, text=True, check=False).stdout.splitlines()
     return lines[0] if lines else None
 
 

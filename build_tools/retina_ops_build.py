@@ -1,38 +1,39 @@
-"""The PEP 517 backend: setuptools, with the torch that the environment already has.
+"""The PEP 517 backend: setuptools, with the torch of the interpreter that will run the package.
 
-Build isolation hides the torch of the environment, and a build requirement would download it again. This backend adds
-the site-packages that contain torch to sys.path. Where there is no torch, it requires one.
+Build isolation hides that torch, and a build requirement would download another. This backend asks the interpreter
+where its torch is (`target_interpreter`), and adds its folders to sys.path. Where there is no torch, it requires one.
 """
 
-import glob
-import os
 import sys
-import sysconfig
 
+import setuptools
 from setuptools import build_meta
 from setuptools.build_meta import *  # noqa: F403
+from target_interpreter import find_torch
 
-
-def _environment_site_packages() -> str | None:
-    """The site-packages of the environment that runs pip or uv, where they contain torch."""
-    prefixes = [sys.prefix, os.environ.get("VIRTUAL_ENV", ""), os.environ.get("CONDA_PREFIX", "")]
-    paths = [sysconfig.get_path("purelib")]
-    for prefix in prefixes:
-        paths += glob.glob(os.path.join(prefix, "lib", "python*", "site-packages")) if prefix else []
-    for path in paths:
-        if os.path.isfile(os.path.join(path, "torch", "__init__.py")):
-            return path
-    return None
+OLDEST_SETUPTOOLS = 77  # the first to know the license of pyproject.toml
 
 
 def _requires_torch() -> list[str]:
-    return [] if _environment_site_packages() else ["torch>=2.10"]
+    _check_setuptools()
+    return [] if find_torch() else ["torch>=2.10"]
 
 
 def _use_torch() -> None:
-    path = _environment_site_packages()
-    if path and path not in sys.path:
-        sys.path.append(path)
+    _check_setuptools()
+    found = find_torch()
+    if found is None:
+        return  # the build requirement is on sys.path
+    print(f"retina_ops: builds for torch {found.version} of {found.python}", file=sys.stderr)
+    sys.path += [path for path in found.paths if path not in sys.path]
+
+
+def _check_setuptools() -> None:
+    if int(setuptools.__version__.partition(".")[0]) < OLDEST_SETUPTOOLS:
+        sys.exit(
+            f"retina_ops: the build needs setuptools {OLDEST_SETUPTOOLS} or newer, found {setuptools.__version__}: "
+            f"pip install 'setuptools>={OLDEST_SETUPTOOLS}', or build without --no-build-isolation"
+        )
 
 
 # setup.py imports torch. setuptools' own hooks would run it before torch can be found, so these do without it.

@@ -3,6 +3,7 @@
 ``from ... import name as name`` makes a name public: for type checkers, for ``__all__`` and for the documentation.
 """
 
+from retina_ops import _checkout as _checkout  # first: it decides where the other modules come from
 from retina_ops._library import build_info as build_info
 from retina_ops._version import __version__ as __version__
 from retina_ops.ops.anchor_matching import match_anchors as match_anchors

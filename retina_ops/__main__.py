@@ -2,4 +2,5 @@
 
 from retina_ops.cli import main
 
-raise SystemExit(main())
+if __name__ == "__main__":  # a worker process that is spawned imports this module as well
+    raise SystemExit(main())

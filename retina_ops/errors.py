@@ -28,6 +28,10 @@ class DataError(ValueError):
         return type(self), (self.source, self.reason)
 
 
+class WorkerError(RuntimeError):
+    """A process that loads images died. The message is one line."""
+
+
 class DataWarning(UserWarning):
     """Input of which parts were left out. The message says what and how much."""
 

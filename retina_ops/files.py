@@ -1,10 +1,12 @@
-"""Reading JSON with one-line errors, and writing any file whole or not at all."""
+"""Reading JSON with one-line errors, writing any file whole or not at all, and names for new files."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import threading
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from numbers import Integral, Real
@@ -76,6 +78,9 @@ def atomic_write(path: str | Path, *, durable: bool = False) -> Iterator[Path]:
         path: the file to write.
         durable: wait until the content is on the disk before ``path`` is replaced, so that a power failure leaves
             either the old content or the new one.
+
+    Raises:
+        OSError: the file cannot be written. The error names ``path``.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -92,18 +97,34 @@ def atomic_write(path: str | Path, *, durable: bool = False) -> Iterator[Path]:
             _flush_to_disk(temporary)
         os.replace(temporary, path)
     except OSError as error:
-        if error.filename not in (temporary, str(temporary)):
+        if error.errno is None or error.filename not in (None, temporary, str(temporary)):
             raise
         raise OSError(error.errno, error.strerror, str(path)) from None  # the name that the user knows
     finally:
         temporary.unlink(missing_ok=True)
 
 
+def remove_partial_files(folder: Path) -> None:
+    """Removes the temporary files of `atomic_write` that killed processes left. No process may be writing there."""
+    if folder.is_dir():
+        for path in folder.iterdir():
+            if _PARTIAL.fullmatch(path.name):
+                path.unlink(missing_ok=True)
+
+
+_PARTIAL = re.compile(r"\..+\.[0-9]+\.[0-9]+\.partial", re.DOTALL)
+
+
+def write_bytes(path: str | Path, content: bytes | memoryview) -> Path:
+    """Writes bytes as `atomic_write` does, durably. Returns the path."""
+    with atomic_write(path, durable=True) as temporary, temporary.open("wb") as file:
+        file.write(content)
+    return Path(path)
+
+
 def write_text(path: str | Path, text: str) -> Path:
     """Writes UTF-8 text as `atomic_write` does, durably. Returns the path."""
-    with atomic_write(path, durable=True) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-    return Path(path)
+    return write_bytes(path, text.encode())
 
 
 def write_json(path: str | Path, content: Any, *, indent: int | None = None) -> Path:
@@ -121,3 +142,46 @@ def _flush_to_disk(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+class NewNames:
+    """Names for files in one folder, one for each given name and no two alike.
+
+    A given name may be any path: an absolute one, one with ``..`` or backslashes, one that occurred before. The new
+    name is a relative path below the folder. Two names that differ only in case or in Unicode's composition count as
+    alike, because they are one file on some file systems.
+
+    Args:
+        suffix: suffix of the new names, such as ``".png"``.
+    """
+
+    def __init__(self, suffix: str) -> None:
+        self._suffix = suffix
+        self._used: set[str] = set()
+
+    def add(self, name: str) -> str:
+        """The new name for a file of the given name, with ``/`` between folders."""
+        parts = [part for part in re.split(r"[/\\]", name.replace("\0", "_")) if part not in ("", ".", "..")]
+        *folders, last = parts or ["image"]
+        if re.fullmatch(r"[A-Za-z]:", name[:2]):
+            folders = folders[1:]  # the drive
+        stem = Path(last).stem
+        folder = "".join(_shortened(part, "") + "/" for part in folders)
+        new, number = folder + _shortened(stem, self._suffix), 1
+        while self._key(new) in self._used:
+            number += 1
+            new = folder + _shortened(stem, f"-{number}{self._suffix}")
+        self._used.add(self._key(new))
+        return new
+
+    @staticmethod
+    def _key(name: str) -> str:
+        return unicodedata.normalize("NFC", name).casefold()
+
+
+def _shortened(stem: str, ending: str) -> str:
+    """Stem and ending, the stem cut so that both take 255 bytes at most: the limit of file systems."""
+    room = 255 - len(os.fsencode(ending))
+    while len(os.fsencode(stem)) > room:
+        stem = stem[:-1]
+    return stem + ending

@@ -127,7 +127,7 @@ def list_images(paths: str | Path | Iterable[str | Path]) -> list[Path]:
     found: list[Path] = []
     for path in map(Path, paths):
         if path.is_dir():
-            inside = sorted(entry for entry in path.iterdir() if is_image_name(entry.name) and entry.is_file())
+            inside = sorted(entry for entry in path.iterdir() if is_image_name(entry.name) and not entry.is_dir())
             if not inside:
                 raise DataError(path, f"holds no image ({', '.join(IMAGE_SUFFIXES)})")
             found.extend(inside)

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from types import UnionType
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from ._deprecated import old_field_names, with_new_names
 from .errors import DataError, needs_extra
@@ -28,8 +32,8 @@ class Range:
     high: float = math.inf
 
     def check(self, value: float, where: str) -> None:
-        """Raises ValueError for a value outside the range, and for NaN."""
-        if not self.low <= value <= self.high:
+        """Raises ValueError for a value outside the range, for NaN and for infinity."""
+        if not self.low <= value <= self.high or math.isinf(value):
             limits = f"in [{self.low:g}, {self.high:g}]" if self.high < math.inf else f"at least {self.low:g}"
             raise ValueError(f"{where} must be {limits}, got {value}")
 
@@ -61,12 +65,39 @@ def from_plain(cls: type[T], values: Any, where: str = "") -> T:
 def check_settings(settings: Any, where: str = "") -> None:
     """Checks the types and ranges of a dataclass's fields, also in nested dataclasses.
 
+    A dataclass may have a method ``check_combination`` for values that do not fit together. It raises ValueError with a
+    message that begins with the name of a field.
+
     Raises:
         ValueError: the first value that `from_plain` would not take, named by its path.
     """
     hints = get_type_hints(type(settings), include_extras=True)
     for item in fields(settings):
         _converted(hints[item.name], getattr(settings, item.name), _path(where, item.name))
+    if hasattr(settings, "check_combination"):
+        try:
+            settings.check_combination()
+        except ValueError as error:
+            raise ValueError(_path(where, str(error))) from None
+
+
+_deferred: ContextVar[bool] = ContextVar("deferred", default=False)
+
+
+@contextmanager
+def deferred_checks() -> Iterator[None]:
+    """`check_when_made` does nothing in the ``with`` statement: a command line checks all of its options at the end."""
+    token = _deferred.set(True)
+    try:
+        yield
+    finally:
+        _deferred.reset(token)
+
+
+def check_when_made(settings: Any, where: str = "") -> None:
+    """`check_settings` for the ``__post_init__`` of a dataclass."""
+    if not _deferred.get():
+        check_settings(settings, where)
 
 
 def to_plain(settings: Any) -> dict[str, Any]:
@@ -130,6 +161,9 @@ def _converted(kind: Any, value: Any, where: str) -> Any:
             check_settings(value, where)
             return value
         return from_plain(kind, value, where)
+    if origin in (Union, UnionType):
+        kinds = [each for each in get_args(kind) if each is not type(None)]
+        return None if value is None and len(kinds) < len(get_args(kind)) else _converted(kinds[0], value, where)
     if origin is Literal:
         if value not in get_args(kind):
             raise ValueError(f"{where} must be one of {', '.join(map(str, get_args(kind)))}, got {value!r}")

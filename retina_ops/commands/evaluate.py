@@ -12,18 +12,19 @@ import torch
 from ..coco_format import Json
 from ..data.dataset import Category, DetectionDataset
 from ..data.export import ground_truth_of
+from ..data.loading import worker_failures_in_one_line
 from ..data.opening import open_dataset
 from ..evaluation import Evaluation, evaluate, plot_precision_recall
 from ..evaluation.detections import load_detections, load_ground_truth
 from ..evaluation.inference import detect_dataset
 from ..evaluation.report import image_loader, write_evaluation_report
-from ..files import write_json
 from ..models import load_model
+from ..output_folder import OutputFolder
 from ..settings import Range
 from ..training.distributed import World, joined_world
 from ..training.precision import autocast, resolve_precision
 from ..training.progress import progress_bar
-from .options import metrics_table, output_folder, parse
+from .options import metrics_table, parse
 
 
 @dataclass
@@ -71,21 +72,26 @@ def run(arguments: list[str]) -> None:
     options = parse(EvaluateOptions, "evaluate", arguments)
     if bool(options.weights) == bool(options.detections):
         raise ValueError("give either --weights (of a model) or --detections (a file), not both")
+    inputs = [options.data, options.weights, options.detections]
+    output = OutputFolder(options.output, "evaluate", inputs=[path for path in inputs if path])
+    output.check(["metrics.json", "precision_recall.png", *([] if options.detections else ["detections.json"])])
+    if options.report:
+        _report_folder(options).check(_report_names(options))
     if options.detections:
         is_file = Path(options.data).suffix == ".json"
         dataset = None if is_file and not options.report else _open(options)
         truth = load_ground_truth(options.data if dataset is None or is_file else ground_truth_of(dataset))
         found = load_detections(options.detections, truth)
         evaluation = evaluate(truth, found)
-        _write(evaluation, output_folder(options.output))
+        _write(evaluation, output)
         if options.report and dataset is not None:
-            _write_report(options.report, truth, found, evaluation, dataset, Path(options.detections).name)
+            _write_report(options, truth, found, evaluation, dataset)
         return
-    with joined_world(options.device) as world:
-        _evaluate_model(options, world)
+    with joined_world(options.device) as world, worker_failures_in_one_line():
+        _evaluate_model(options, world, output)
 
 
-def _evaluate_model(options: EvaluateOptions, world: World) -> None:
+def _evaluate_model(options: EvaluateOptions, world: World, output: OutputFolder) -> None:
     model = load_model(options.weights, world.device).to(memory_format=torch.channels_last)
     dataset = _open(options, model.categories)
     precision = resolve_precision(options.precision, world.device)
@@ -102,13 +108,12 @@ def _evaluate_model(options: EvaluateOptions, world: World) -> None:
         )
     evaluator.compute()
     if world.is_main and evaluator.evaluation is not None:
-        output = output_folder(options.output)
-        write_json(output / "detections.json", evaluator.detections)
+        output.write_json("detections.json", evaluator.detections)
         _write(evaluator.evaluation, output)
         if options.report:
             truth = load_ground_truth(evaluator.ground_truth)
             found = load_detections(evaluator.detections, truth)
-            _write_report(options.report, truth, found, evaluator.evaluation, dataset, options.weights)
+            _write_report(options, truth, found, evaluator.evaluation, dataset)
 
 
 def _open(options: EvaluateOptions, categories: list[Category] | None = None) -> DetectionDataset:
@@ -127,26 +132,35 @@ def _open(options: EvaluateOptions, categories: list[Category] | None = None) ->
     return dataset
 
 
+def _report_folder(options: EvaluateOptions) -> OutputFolder:
+    inputs = [path for path in (options.data, options.weights, options.detections) if path]
+    return OutputFolder(Path(options.report).parent, "evaluate", inputs=inputs, option="--report")
+
+
+def _report_names(options: EvaluateOptions) -> tuple[str, str]:
+    page = Path(options.report)
+    return page.name, page.with_suffix(".json").name
+
+
 def _write_report(
-    path: str, truth: Json, found: list[Json], evaluation: Evaluation, dataset: DetectionDataset, what: str
+    options: EvaluateOptions, truth: Json, found: list[Json], evaluation: Evaluation, dataset: DetectionDataset
 ) -> None:
-    write_evaluation_report(
-        truth,
-        found,
-        evaluation.metrics,
-        path,
-        title=f"{what} on {dataset.name}",
-        load_image=image_loader(dataset),
-    )
-    print(f"report: {path}")
+    folder, (page, numbers) = _report_folder(options), _report_names(options)
+    title = f"{options.weights or Path(options.detections).name} on {dataset.name}"
+    with folder.writing(page) as page_file, folder.writing(numbers) as numbers_file:
+        write_evaluation_report(
+            truth, found, evaluation.metrics, page_file, numbers_file, title=title, load_image=image_loader(dataset)
+        )
+    print(f"report: {options.report}")
 
 
-def _write(evaluation: Evaluation, output: Path) -> None:
-    write_json(output / "metrics.json", evaluation.metrics, indent=2)
-    plot_precision_recall(evaluation.precision_recall, output / "precision_recall.png")
+def _write(evaluation: Evaluation, output: OutputFolder) -> None:
+    output.write_json("metrics.json", evaluation.metrics, indent=2)
+    with output.writing("precision_recall.png") as temporary:
+        plot_precision_recall(evaluation.precision_recall, temporary)
     counts = "  ".join(f"{evaluation.metrics[key]} {key}" for key in ("images", "ground_truths", "detections"))
     print(counts.replace("_", " "))
     if not evaluation.metrics["ground_truths"]:
-        print(f"no objects are annotated: there is nothing to compare with; the detections are in {output}")
+        print(f"no objects are annotated: there is nothing to compare with; the detections are in {output.folder}")
         return
     print(metrics_table(evaluation.metrics))

@@ -15,7 +15,7 @@ from ..models.anchors import anchors_of_image, default_anchor_generator
 from ..settings import Range, read_toml
 from ..training import TrainConfig
 from ..training.progress import progress_bar
-from .options import output_folder, parse
+from .options import parse
 
 with needs_extra("train"):
     import tyro
@@ -75,7 +75,7 @@ def run(arguments: list[str]) -> None:
         summary = inspect_dataset(
             dataset,
             lambda height, width: anchors_of_image(generator, (height, width), model.min_size, model.max_size),
-            output_folder(options.output),
+            options.output,
             fg_iou_thresh=model.loss.fg_iou_thresh,
             bg_iou_thresh=model.loss.bg_iou_thresh,
             pictures=options.pictures,

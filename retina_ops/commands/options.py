@@ -10,7 +10,7 @@ from typing import Any, TypeVar, get_type_hints
 
 from .._deprecated import old_field_names
 from ..errors import DataError, needs_extra
-from ..settings import check_settings
+from ..settings import check_settings, deferred_checks
 
 with needs_extra("train"):
     import tyro
@@ -29,16 +29,17 @@ def parse(options: type[T], command: str, arguments: list[str], *, default: T | 
 
     Raises:
         SystemExit: the usage is wrong; tyro has printed a message. The status is 2.
-        ValueError: a number is out of its range.
+        ValueError: a number is out of its range, or values do not fit together.
     """
     given: dict[str, Any] = {} if default is None else {"default": default}
-    parsed = tyro.cli(
-        options,
-        prog=f"retina-ops {command}",
-        description=(options.__doc__ or "").partition("\n")[0],
-        args=with_new_flags(options, arguments),
-        **given,
-    )
+    with deferred_checks():  # tyro would explain what a dataclass refuses in a box, without its path
+        parsed = tyro.cli(
+            options,
+            prog=f"retina-ops {command}",
+            description=(options.__doc__ or "").partition("\n")[0],
+            args=with_new_flags(options, arguments),
+            **given,
+        )
     check_settings(parsed)
     return parsed
 

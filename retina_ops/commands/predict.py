@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import chain
 from typing import Annotated, Any
 
 import torch
 
-from ..data.drawing import draw_detections, save_png
+from ..data.drawing import draw_detections, to_picture
 from ..errors import needs_extra
-from ..files import write_json
+from ..files import NewNames
 from ..images import list_images
 from ..inference import predict_files
 from ..models import load_model
+from ..output_folder import OutputFolder
 from ..settings import Range
 from ..training.distributed import resolve_device
 from ..training.progress import progress_bar
-from .options import output_folder, parse
+from .options import parse
 
 with needs_extra("train"):
     import tyro
 
+DETECTIONS = "detections.json"
+
 
 @dataclass
 class PredictOptions:
-    """Detect objects in images. Writes annotated PNG files and the detections as COCO JSON.
+    """Detect objects in images. Writes annotated PNG files and the detections as COCO JSON, image by image.
 
     Attributes:
         images: image files, or folders of images.
@@ -48,14 +52,16 @@ class PredictOptions:
 
 
 def run(arguments: list[str]) -> None:
-    """Predicts, writes the results, and prints how many there are."""
+    """Predicts, writes the results of each image, and prints how many there are."""
     options = parse(PredictOptions, "predict", arguments)
     if not options.images:
         raise ValueError("no images are given: name image files or folders of images")
-    model = load_model(options.weights, resolve_device(options.device)).to(memory_format=torch.channels_last)
     files = list_images(options.images)
-    detections: list[dict[str, Any]] = []
-    used: set[str] = set()
+    output = OutputFolder(options.output, "predict", inputs=[*files, options.weights])
+    names = NewNames(".png")
+    pictures = {index: names.add(path.name) for index, path in enumerate(files)} if options.draw else {}
+    output.check([DETECTIONS, *pictures.values()])
+    model = load_model(options.weights, resolve_device(options.device)).to(memory_format=torch.channels_last)
     found = predict_files(
         model,
         files,
@@ -64,21 +70,26 @@ def run(arguments: list[str]) -> None:
         batch_size=options.batch_size,
         with_images=options.draw,
     )
-    read = 0
-    with progress_bar("predicting") as progress:
-        for read, result in enumerate(found, start=1):
-            detections += _coco_entries(read, result, model.categories)
-            if options.draw:
-                target = output_folder(options.output) / f"{_unused(result['path'].stem, used)}.png"
-                names = [category["name"] for category in model.categories]
-                save_png(
-                    draw_detections(result["image"], result["boxes"], result["labels"], names, result["scores"]), target
-                )
-            progress(read, len(files))
-    if not read:
+    first = next(found, None)
+    if first is None:
         raise ValueError(f"none of the {len(files)} images can be read")
-    path = write_json(output_folder(options.output) / "detections.json", detections)
-    print(f"{len(detections)} detections in {read} images: {path}")
+    read = detections = 0
+    with output.json_list(DETECTIONS) as written, progress_bar("predicting") as progress:
+        for read, result in enumerate(chain([first], found), start=1):
+            entries = _coco_entries(read, result, model.categories)
+            written.add(entries)
+            detections += len(entries)
+            if options.draw:
+                _draw(result, model.categories, output, pictures[result["index"]])
+            progress(read, len(files))
+    print(f"{detections} detections in {read} images: {output.folder / DETECTIONS}")
+
+
+def _draw(result: dict[str, Any], categories: list[dict[str, Any]], output: OutputFolder, name: str) -> None:
+    names = [category["name"] for category in categories]
+    drawn = draw_detections(result["image"], result["boxes"], result["labels"], names, result["scores"])
+    with output.writing(name) as temporary:
+        to_picture(drawn).save(temporary, format="PNG")
 
 
 def _coco_entries(image_id: int, result: dict[str, Any], categories: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -95,13 +106,3 @@ def _coco_entries(image_id: int, result: dict[str, Any], categories: list[dict[s
         }
         for (x1, y1, x2, y2), score, label in rows
     ]
-
-
-def _unused(stem: str, used: set[str]) -> str:
-    """The stem, with a number if another image has the same stem. It is added to ``used``."""
-    name, number = stem, 1
-    while name in used:
-        number += 1
-        name = f"{stem}-{number}"
-    used.add(name)
-    return name

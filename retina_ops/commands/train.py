@@ -7,10 +7,10 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from ..errors import DataError
 from ..settings import read_toml, to_toml
 from ..training import TrainConfig, train
 from ..training.distributed import is_main_process
+from ..training.resuming import config_of_run
 from .options import metrics_table, parse
 
 
@@ -42,12 +42,10 @@ def run(arguments: list[str]) -> None:
     known.add_argument("--output", default=TrainOptions.output)
     known.add_argument("--resume", action="store_true")
     early = known.parse_known_args(arguments)[0]
-    source = early.config
-    if early.resume and not source:
-        source = str(Path(early.output) / "config.toml")
-        if not Path(source).is_file():
-            raise DataError(early.output, "holds no run to resume")
-    base = read_toml(source, TrainConfig) if source else TrainConfig()
+    if early.config:
+        base = read_toml(early.config, TrainConfig)
+    else:
+        base = config_of_run(Path(early.output)) if early.resume else TrainConfig()
     options = parse(TrainOptions, "train", arguments, default=TrainOptions(**_fields(base)))
     config = TrainConfig(**_fields(options))
     if options.print_config:

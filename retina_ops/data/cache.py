@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from itertools import accumulate
 
 from ..errors import needs_extra
 from ..resizing import RESIZED_BY, resized_size
@@ -13,12 +15,14 @@ with needs_extra("train"):
     from torch import Tensor
     from torchvision.transforms.v2 import functional as F
 
+_BLOCK = 64 * 2**20  # bytes of a tensor of images
+
 
 class CachedDataset(DetectionDataset):
     """A data set with its images in memory, as uint8 at the scale that a model trains on.
 
-    It avoids decoding and resizing each image in every epoch. It takes 3 bytes of memory per pixel, which forked loader
-    processes share.
+    It avoids decoding and resizing each image in every epoch. It takes 3 bytes of memory per pixel. The images are in a
+    few large tensors, so that worker processes share them, forked or spawned, without an open file for each.
 
     Args:
         dataset: the data set, which is read once, in order.
@@ -38,25 +42,27 @@ class CachedDataset(DetectionDataset):
     ) -> None:
         self.dataset = dataset
         self.name, self.categories = dataset.name, dataset.categories
-        self._images: list[Tensor] = []
-        self._targets: list[Target] = []
+        self._pixels = _Pixels()
+        targets: list[Target] = []
         for index in range(len(dataset)):
             image, target = dataset[index]
             if min_size:
                 image, target = _scaled(image, target, min_size, max_size)
-            self._images.append(image)
-            self._targets.append(target)
+            self._pixels.add(image)
+            targets.append(target)
             if progress is not None:
                 progress(index + 1, len(dataset))
+        self._pixels.trim()
+        self._columns, self._others = _columns(targets)
 
     def __len__(self) -> int:
-        return len(self._images)
+        return len(self._others)
 
     def load_image(self, index: int) -> Tensor:
-        return self._images[index]
+        return self._pixels.image(index)
 
     def image_size(self, index: int) -> tuple[int, int]:
-        height, width = self._images[index].shape[-2:]
+        height, width = self._pixels.image(index).shape[-2:]
         return height, width
 
     def image_id(self, index: int) -> int:
@@ -66,7 +72,50 @@ class CachedDataset(DetectionDataset):
         return self.dataset.file_name(index)
 
     def target(self, index: int) -> Target:
-        return dict(self._targets[index])
+        index = range(len(self))[index]
+        rows = {name: column[starts[index] : starts[index + 1]] for name, (column, starts) in self._columns.items()}
+        return {**self._others[index], **rows}
+
+
+def _columns(targets: list[Target]) -> tuple[dict[str, tuple[Tensor, list[int]]], list[Target]]:
+    """The rows of all targets in one tensor per name, with the start of each target's rows; and the other values."""
+    names = {name for target in targets for name, value in target.items() if isinstance(value, Tensor) and value.dim()}
+    shared = [name for name in names if all(isinstance(target.get(name), Tensor) for target in targets)]
+    columns = {
+        name: (torch.cat([target[name] for target in targets]), [0, *accumulate(len(t[name]) for t in targets)])
+        for name in shared
+    }
+    return columns, [{name: value for name, value in target.items() if name not in shared} for target in targets]
+
+
+class _Pixels:
+    """Images in a few large tensors: worker processes that are spawned need an open file for each tensor."""
+
+    def __init__(self) -> None:
+        self._blocks: list[Tensor] = []
+        self._used = 0  # bytes of the last block
+        self._places: list[tuple[int, int, tuple[int, ...]]] = []  # of each image: block, first byte, shape
+
+    def add(self, image: Tensor) -> None:
+        """Appends a copy of an image, uint8."""
+        size = image.numel()
+        if not self._blocks or self._used + size > len(self._blocks[-1]):
+            self.trim()
+            self._blocks.append(torch.empty(max(size, _BLOCK), dtype=torch.uint8))
+            self._used = 0
+        self._places.append((len(self._blocks) - 1, self._used, tuple(image.shape)))
+        self._blocks[-1][self._used : self._used + size] = image.reshape(-1)
+        self._used += size
+
+    def trim(self) -> None:
+        """Gives back the unused memory of the last block."""
+        if self._blocks:
+            self._blocks[-1] = self._blocks[-1][: self._used].clone()
+
+    def image(self, index: int) -> Tensor:
+        """The image that was added at this index; it shares the memory."""
+        block, start, shape = self._places[index]
+        return self._blocks[block][start : start + math.prod(shape)].view(shape)
 
 
 def _scaled(image: Tensor, target: Target, min_size: int, max_size: int) -> tuple[Tensor, Target]:

@@ -64,7 +64,7 @@ def draw_detections(
             raise ValueError(f"draw_detections: {name} must be [{len(boxes)}], got {list(column.shape)}")
     if image.is_floating_point():
         image = (image.clamp(0, 1) * 255).round()
-    picture = _picture(image.to("cpu", torch.uint8))
+    picture = to_picture(image.to("cpu", torch.uint8))
     draw = ImageDraw.Draw(picture)
     shorter_side = min(picture.size)
     line_width, font = max(1, round(shorter_side / 250)), _font(max(10, round(shorter_side / 35)))
@@ -88,11 +88,12 @@ def draw_detections(
 def save_png(image: Tensor, path: str | Path) -> Path:
     """Writes uint8 ``[3, H, W]`` as a PNG file, as `retina_ops.files.atomic_write` does. Returns the path."""
     with atomic_write(path) as temporary:
-        _picture(image).save(temporary, format="PNG")
+        to_picture(image).save(temporary, format="PNG")
     return Path(path)
 
 
-def _picture(image: Tensor) -> Image.Image:
+def to_picture(image: Tensor) -> Image.Image:
+    """uint8 ``[3, H, W]`` as Pillow's image."""
     # Merging the planes is over ten times as fast as copying the transposed array.
     return Image.merge("RGB", [Image.fromarray(plane) for plane in image.contiguous().numpy()])
 

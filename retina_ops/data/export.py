@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import needs_extra
-from ..files import atomic_write, write_json
+from ..files import NewNames
+from ..output_folder import OutputFolder
 from .dataset import DetectionDataset
 
 with needs_extra("train"):
@@ -40,7 +41,10 @@ def write_coco(
 ) -> Path:
     """Writes ``<folder>/images/<split>/*.png``, then ``<folder>/annotations/<split>.json``.
 
-    The annotation file is written last: if it exists, all images exist. `open_dataset` reads the data set back.
+    The annotation file is written last: if it exists, all images exist. `open_dataset` reads the data set back. Each
+    image gets a file of its own below the folder, also where two names differ only in their suffix, or where a name is
+    absolute or has ``..``; the annotation file has the new names. A file that exists is replaced only if this function
+    wrote it.
 
     Args:
         dataset: a data set of this package.
@@ -50,14 +54,32 @@ def write_coco(
 
     Returns:
         The path of the annotation file.
+
+    Raises:
+        DataError: a file exists that this function did not write, or that the data set reads.
+        OSError: a file cannot be written.
     """
     name = split or str(getattr(dataset, "split", "all"))
-    image_dir = Path(folder) / "images" / name
+    if Path(name).name != name:
+        raise ValueError(f"write_coco: split must be a name without folders, got {name!r}")
     content = ground_truth_of(dataset)
+    names = NewNames(".png")
+    for record in content["images"]:
+        record["file_name"] = names.add(record["file_name"])
+    images, annotations = f"images/{name}", f"annotations/{name}.json"
+    output = OutputFolder(folder, "write_coco", inputs=source_files(dataset), option="folder")
+    output.check([annotations, *(f"{images}/{record['file_name']}" for record in content["images"])])
     for index, record in enumerate(content["images"]):
-        record["file_name"] = Path(record["file_name"]).with_suffix(".png").as_posix()
-        with atomic_write(image_dir / record["file_name"]) as temporary:
+        with output.writing(f"{images}/{record['file_name']}") as temporary:
             to_pil_image(dataset.load_image(index)).save(temporary, format="PNG", compress_level=1)
         if progress is not None:
             progress(index + 1, len(dataset))
-    return write_json(Path(folder) / "annotations" / f"{name}.json", content)
+    return output.write_json(annotations, content)
+
+
+def source_files(dataset: Any) -> list[Path]:
+    """The files that a data set reads: its images and its annotation file. Empty for a built-in data set."""
+    while hasattr(dataset, "dataset"):  # a cache or an augmentation of another data set
+        dataset = dataset.dataset
+    files = [record.path for record in getattr(dataset, "records", ())]
+    return [*files, dataset.annotation_file] if hasattr(dataset, "annotation_file") else files

@@ -9,11 +9,12 @@ from typing import Any
 
 from .._deprecated import MATCHING, renamed_arguments
 from ..errors import needs_extra
-from ..files import write_json
 from ..ops.anchor_matching import match_anchors
 from ..ops.box_iou import box_iou
+from ..output_folder import OutputFolder
 from .dataset import DetectionDataset
-from .inspection_plots import draw_ground_truth, plot_inspection
+from .export import source_files
+from .inspection_plots import PLOTS, draw_ground_truth, picture_names, plot_inspection
 
 with needs_extra("train"):
     import torch
@@ -43,7 +44,8 @@ def inspect_dataset(
             function of (height, width) that returns them. The anchors of a model that resizes images have to be
             scaled back to the stored image.
         output: folder for ``summary.json``, ``class_counts.png``, ``box_sizes.png``, ``anchor_iou.png`` and
-            ``ground_truth/*.png``. None: no files are written.
+            ``ground_truth/*.png``. None: no files are written. A file that exists is replaced only if this function
+            wrote it.
         fg_iou_thresh, bg_iou_thresh: the model's matching thresholds, see `retina_ops.match_anchors`.
         pictures: number of images to draw, evenly spread over the data set.
         progress: called with (images done, images in all).
@@ -59,7 +61,15 @@ def inspect_dataset(
         - ``anchors_per_image``: means of ``positive``, ``ignored`` and ``negative``; ``fewest_positive`` and
           ``most_positive`` on one image; ``images_without_positives``
         - ``remarks``: sentences about what may be a problem
+
+    Raises:
+        DataError: a file exists in ``output`` that this function did not write.
+        OSError: a file cannot be written.
     """
+    folder = OutputFolder("" if output is None else output, "inspect", inputs=source_files(dataset))
+    names = picture_names(dataset, pictures)
+    if output is not None:
+        folder.check([*PLOTS, "summary.json", *names.values()])
     statistics = _Statistics(dataset, fg_iou_thresh, bg_iou_thresh)
     anchors_of = lru_cache(maxsize=64)(anchors) if callable(anchors) else lambda height, width: anchors
     for index in range(len(dataset)):
@@ -68,9 +78,9 @@ def inspect_dataset(
             progress(index + 1, len(dataset))
     summary = statistics.summary()
     if output is not None:
-        draw_ground_truth(dataset, Path(output) / "ground_truth", pictures)
-        plot_inspection(summary, statistics.best_ious(), fg_iou_thresh, bg_iou_thresh, Path(output))
-        write_json(Path(output) / "summary.json", summary, indent=2)
+        draw_ground_truth(dataset, folder, names)
+        plot_inspection(summary, statistics.best_ious(), fg_iou_thresh, bg_iou_thresh, folder)
+        folder.write_json("summary.json", summary, indent=2)
     return summary
 
 

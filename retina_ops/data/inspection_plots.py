@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import needs_extra
-from ..files import atomic_write
+from ..files import NewNames
+from ..output_folder import OutputFolder
 from .dataset import DetectionDataset
-from .drawing import draw_detections, save_png
+from .drawing import draw_detections, to_picture
 
 with needs_extra("train"):
     from torch import Tensor
@@ -18,19 +19,29 @@ with needs_extra("train"):
 _MOST_LEVEL_NAMES = 10  # with more classes, their names are rotated by 90 degrees
 
 
-def draw_ground_truth(dataset: DetectionDataset, folder: Path, pictures: int) -> None:
-    """Writes ``pictures`` images with their boxes, evenly spread over the data set, as PNG files in ``folder``."""
-    count = min(pictures, len(dataset))
-    for index in sorted({number * len(dataset) // count for number in range(count)}):
+PLOTS = ("class_counts.png", "box_sizes.png", "anchor_iou.png")
+
+
+def picture_names(dataset: DetectionDataset, pictures: int) -> dict[int, str]:
+    """The images to draw, evenly spread over the data set, and a name for the picture of each."""
+    count, names = min(pictures, len(dataset)), NewNames(".png")
+    indices = sorted({number * len(dataset) // count for number in range(count)})
+    return {index: "ground_truth/" + names.add(Path(dataset.file_name(index)).name) for index in indices}
+
+
+def draw_ground_truth(dataset: DetectionDataset, output: OutputFolder, names: dict[int, str]) -> None:
+    """Writes images with their boxes as PNG files of the given names."""
+    for index, name in names.items():
         image, target = dataset[index]
         drawn = draw_detections(
             image, target["boxes"], target["labels"], dataset.category_names, thin=target["iscrowd"].bool()
         )
-        save_png(drawn, folder / Path(dataset.file_name(index)).with_suffix(".png").name)
+        with output.writing(name) as temporary:
+            to_picture(drawn).save(temporary, format="PNG")
 
 
 def plot_inspection(
-    summary: dict[str, Any], best_ious: Tensor, fg_iou_thresh: float, bg_iou_thresh: float, folder: Path
+    summary: dict[str, Any], best_ious: Tensor, fg_iou_thresh: float, bg_iou_thresh: float, output: OutputFolder
 ) -> None:
     """Writes ``class_counts.png``, ``box_sizes.png`` and ``anchor_iou.png``.
 
@@ -38,19 +49,21 @@ def plot_inspection(
         summary: what `retina_ops.data.inspect_dataset` returns.
         best_ious: ``[boxes]``, the IoU of each box with its best anchor.
         fg_iou_thresh, bg_iou_thresh: the model's matching thresholds, drawn as lines.
-        folder: folder of the files.
+        output: folder of the files.
     """
     width = min(20.0, max(6.4, 0.25 * len(summary["classes"])))
-    _plot(folder / "class_counts.png", "Boxes per class", lambda axes: _class_counts(axes, summary["classes"]), width)
-    _plot(folder / "box_sizes.png", "Box sizes", lambda axes: _box_sizes(axes, summary["box_sizes"]))
+    counts, sizes, ious = PLOTS
+    _plot(output, counts, "Boxes per class", lambda axes: _class_counts(axes, summary["classes"]), width)
+    _plot(output, sizes, "Box sizes", lambda axes: _box_sizes(axes, summary["box_sizes"]))
     _plot(
-        folder / "anchor_iou.png",
+        output,
+        ious,
         "How well the anchors fit the boxes",
         lambda axes: _anchor_iou(axes, best_ious, fg_iou_thresh, bg_iou_thresh),
     )
 
 
-def _plot(path: Path, title: str, draw: Callable[[Any], None], width: float = 6.4) -> None:
+def _plot(output: OutputFolder, name: str, title: str, draw: Callable[[Any], None], width: float = 6.4) -> None:
     """Writes a plot of one pair of axes; ``width`` is in inches."""
     with needs_extra("train"):
         from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -62,7 +75,7 @@ def _plot(path: Path, title: str, draw: Callable[[Any], None], width: float = 6.
     draw(axes)
     axes.set_title(title)
     axes.spines[["top", "right"]].set_visible(False)
-    with atomic_write(path) as temporary:
+    with output.writing(name) as temporary:
         figure.savefig(temporary, dpi=110, format="png")
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
+import signal
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
-from ..errors import needs_extra
+from ..errors import WorkerError, needs_extra
 from .dataset import DetectionDataset, Target
 from .transforms import mix_seed
 
@@ -116,4 +119,28 @@ def detection_loader(
         num_workers=workers,
         persistent_workers=workers > 0,
         pin_memory=pin_memory,
+        worker_init_fn=_leave_signals_to_parent,
     )
+
+
+def _leave_signals_to_parent(worker: int) -> None:
+    """The terminal and cluster schedulers signal all processes, but the parent still needs its workers to end well."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+@contextmanager
+def worker_failures_in_one_line() -> Iterator[None]:
+    """Turns the error of a data loader whose worker died in the ``with`` statement into one line.
+
+    Raises:
+        WorkerError: a worker died.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        found = re.search(r"DataLoader worker \(pid.*?\) .*", str(error))
+        if found is None:
+            raise
+        cause = found[0].partition(". ")[0].rstrip(".")
+        raise WorkerError(f"{cause}: often the memory ran out; use fewer workers (--data.workers, --workers)") from None

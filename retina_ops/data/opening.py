@@ -76,7 +76,13 @@ def open_dataset(
     if str(path) == "digits":
         from .digits import DigitScenes
 
-        return DigitScenes(split)
+        digits = DigitScenes(split)
+        wanted = digits.categories if categories is None else categories
+        if [category["name"] for category in wanted] != digits.category_names:
+            names = [str(category["name"]) for category in wanted]
+            reason = f"has the classes 0 to 9, but asked for are {', '.join(names[:10])}"
+            raise DataError(path, reason + (f" and {len(names) - 10} more" if names[10:] else ""))
+        return digits
     raise DataError(path, 'no such file or folder (and it is not "digits", the built-in data set)')
 
 

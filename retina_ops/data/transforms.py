@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 from ..errors import needs_extra
-from ..settings import Range, check_settings
+from ..settings import Range, check_when_made
 from .dataset import DetectionDataset, Target
 
 with needs_extra("train"):
@@ -39,7 +39,7 @@ class AugmentationConfig:
 
     photometric: Annotated[float, Range(0, 1)] = 0.0
     iou_crop: Annotated[float, Range(0, 1)] = 0.0
-    zoom: tuple[float, float] = (1.0, 1.0)
+    zoom: tuple[Annotated[float, Range(0.01, 100)], Annotated[float, Range(0.01, 100)]] = (1.0, 1.0)
     min_visibility: Annotated[float, Range(0, 1)] = 0.25
     horizontal_flip: Annotated[float, Range(0, 1)] = 0.5
     vertical_flip: Annotated[float, Range(0, 1)] = 0.0
@@ -47,9 +47,12 @@ class AugmentationConfig:
     max_size: Annotated[int, Range(1)] = 1333
 
     def __post_init__(self) -> None:
-        check_settings(self, "augmentation")
-        if not 0.0 < self.zoom[0] <= self.zoom[1]:
-            raise ValueError(f"augmentation.zoom must be a range of positive factors (low, high), got {self.zoom}")
+        check_when_made(self, "augmentation")
+
+    def check_combination(self) -> None:
+        """Raises ValueError for settings that do not fit together."""
+        if not self.zoom[0] <= self.zoom[1]:
+            raise ValueError(f"zoom must be a range of positive factors (low, high), got {self.zoom}")
 
 
 def build_transforms(config: AugmentationConfig) -> v2.Transform:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 
+from .._defaults import standard_defaults
 from ..data.dataset import DetectionDataset
 from ..data.loading import detection_loader, shard_indices
 from ..errors import needs_extra
@@ -15,6 +16,7 @@ with needs_extra("train"):
     from torch import nn
 
 
+@standard_defaults()
 def detect_dataset(
     model: nn.Module,
     dataset: DetectionDataset,

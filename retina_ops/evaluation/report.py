@@ -36,11 +36,12 @@ def write_evaluation_report(
     found: Sequence[Json],
     metrics: Metrics,
     path: str | Path,
+    numbers_path: str | Path,
     *,
     title: str = "Evaluation",
     load_image: Callable[[int], Tensor] | None = None,
 ) -> Path:
-    """Writes the report of an evaluation, and its numbers beside it, with the suffix ``.json``.
+    """Writes the report of an evaluation, and its numbers as JSON.
 
     The page has the metrics; precision, recall and F1 per class with the best score threshold; scores of right and
     wrong detections; what is confused with what; accuracy over object size; the kinds of false alarms; the worst and
@@ -51,6 +52,7 @@ def write_evaluation_report(
         found: detections as `load_detections` gives them.
         metrics: of `retina_ops.evaluation.evaluate_detections`.
         path: of the page.
+        numbers_path: of the JSON file.
         title: of the page.
         load_image: the image of an id, uint8 ``[3, H, W]``. None: a page without images.
 
@@ -70,7 +72,7 @@ def write_evaluation_report(
     if load_image is not None:
         _images_section(page, names, chosen, load_image)
     _data_section(page, names, outcomes, chosen)
-    write_json(Path(path).with_suffix(".json"), numbers, indent=1)
+    write_json(numbers_path, numbers, indent=1)
     return page.write(path)
 
 

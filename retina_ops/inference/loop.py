@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TypeVar
 
 from ..errors import needs_extra
@@ -33,13 +33,30 @@ def detect_batches(
         The images, what belongs to them, and for each image ``boxes`` ``[n, 4]``, ``scores`` ``[n]`` and ``labels``
         ``[n]`` on the model's device.
     """
-    device = next(model.parameters()).device
+    with evaluation_mode(model):
+        for images, belonging in batches:
+            yield images, belonging, detect(model, images, context=context)
+
+
+@contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """The model in evaluation mode. Its training mode is restored afterwards."""
     was_training = model.training
     model.eval()
     try:
-        for images, belonging in batches:
-            with torch.inference_mode(), context():
-                found = model([image.to(device, non_blocking=True) for image in images])
-            yield images, belonging, found
+        yield
     finally:
         model.train(was_training)
+
+
+def detect(
+    model: nn.Module,
+    images: Sequence[Tensor],
+    *,
+    context: Callable[[], AbstractContextManager[object]] = nullcontext,
+) -> list[dict[str, Tensor]]:
+    """Detections of one batch of images ``[3, H, W]``, without gradients. The model is in evaluation mode."""
+    device = next(model.parameters()).device
+    with torch.inference_mode(), context():
+        found: list[dict[str, Tensor]] = model([image.to(device, non_blocking=True) for image in images])
+    return found

@@ -11,6 +11,7 @@ from .head import NormLayer, group_norm
 
 with needs_extra("models"):
     from torch import nn
+    from torchvision.models import get_model_weights
     from torchvision.models._api import WeightsEnum
     from torchvision.models.detection import RetinaNet_ResNet50_FPN_V2_Weights, RetinaNet_ResNet50_FPN_Weights
 
@@ -44,6 +45,11 @@ class Architecture:
     is_head_norm_fixed: bool = False
     box_loss: str = "l1"
     base_sizes: tuple[float, ...] = (32, 64, 128, 256, 512)
+
+
+def backbone_weights(architecture: Architecture) -> list[str]:
+    """The names of torchvision's weights of an architecture's body."""
+    return [] if architecture.body == "small" else [*get_model_weights(architecture.body).__members__, "DEFAULT"]
 
 
 ARCHITECTURES = {

@@ -218,10 +218,9 @@ def build_model(config: ModelConfig, categories: list[dict[str, Any]], *, pretra
         pretrained: load ``weights_backbone``; False where weights are loaded afterwards.
 
     Raises:
-        ValueError: an unknown architecture, norm or loss.
+        ValueError: an unknown architecture, norm or loss, or a number out of range.
     """
-    if config.architecture not in ARCHITECTURES:
-        raise ValueError(f"architecture must be one of {', '.join(ARCHITECTURES)}, got {config.architecture!r}")
+    config.check()
     architecture = ARCHITECTURES[config.architecture]
     options: dict[str, Any] = {
         "num_classes": len(categories),

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
-from ..settings import Range, from_plain, to_plain
+from ..settings import Range, check_settings, from_plain, to_plain
 from .anchors import DEFAULT_SCALES
-from .architecture_table import ArchitectureName
+from .architecture_table import ARCHITECTURES, ArchitectureName, backbone_weights
+from .head import group_norm
 from .loss_options import LossOptions
 
 
@@ -37,23 +38,54 @@ class ModelConfig:
     """
 
     architecture: ArchitectureName = "retinanet_resnet50_fpn"
-    min_size: int = 800
-    max_size: int = 1333
+    min_size: Annotated[int, Range(1, 16384)] = 800
+    max_size: Annotated[int, Range(1, 16384)] = 1333
     norm: str = ""
     weights_backbone: str = ""
-    trainable_backbone_layers: int = 5
-    fpn_channels: int = 256
-    head_depth: int = 4
+    trainable_backbone_layers: Annotated[int, Range(0, 5)] = 5
+    fpn_channels: Annotated[int, Range(1, 8192)] = 256
+    head_depth: Annotated[int, Range(0, 64)] = 4
     head_norm: bool = False
-    base_sizes: tuple[float, ...] = (32, 64, 128, 256, 512)
-    aspect_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
-    anchor_scales: tuple[Annotated[float, Range(1e-3)], ...] = DEFAULT_SCALES
+    base_sizes: tuple[Annotated[float, Range(1, 16384)], ...] = (32, 64, 128, 256, 512)
+    aspect_ratios: tuple[Annotated[float, Range(0.001, 1000)], ...] = (0.5, 1.0, 2.0)
+    anchor_scales: tuple[Annotated[float, Range(0.001, 1000)], ...] = DEFAULT_SCALES
     prior: Annotated[float, Range(1e-9, 1 - 1e-9)] = 0.01
     loss: LossOptions = field(default_factory=LossOptions)
-    score_thresh: float = 0.05
-    nms_thresh: float = 0.5
-    detections_per_img: int = 300
-    topk_candidates: int = 1000
+    score_thresh: Annotated[float, Range(0, 1)] = 0.05
+    nms_thresh: Annotated[float, Range(0, 1)] = 0.5
+    detections_per_img: Annotated[int, Range(1, 10**6)] = 300
+    topk_candidates: Annotated[int, Range(1, 10**7)] = 1000
+
+    def check(self) -> None:
+        """Raises ValueError for settings that no model can have: a wrong type, a number out of range."""
+        check_settings(self)
+
+    def check_combination(self) -> None:
+        """Raises ValueError for settings that do not fit together."""
+        architecture = ARCHITECTURES[self.architecture]
+        if self.max_size < self.min_size:
+            raise ValueError(f"max_size must be at least min_size, {self.min_size}, got {self.max_size}")
+        if self.norm not in ("", "batch", "frozen_batch", "group"):
+            raise ValueError(f"norm must be batch, frozen_batch, group or empty, got {self.norm!r}")
+        if len(self.base_sizes) != 5:
+            raise ValueError(f"base_sizes must be 5 numbers, one for each level P3 to P7, got {len(self.base_sizes)}")
+        for name in ("aspect_ratios", "anchor_scales"):
+            if not getattr(self, name):
+                raise ValueError(f"{name} must have at least one number")
+        if self.weights_backbone and self.weights_backbone not in backbone_weights(architecture):
+            known = ", ".join(backbone_weights(architecture)) or "none"
+            raise ValueError(
+                f"weights_backbone must be of {self.architecture} ({known}), got {self.weights_backbone!r}"
+            )
+        own_norm = group_norm if self.head_norm else None
+        norm = architecture.head_norm if architecture.is_head_norm_fixed else own_norm
+        if norm is not None:
+            try:
+                norm(self.fpn_channels)
+            except ValueError as error:
+                raise ValueError(
+                    f"fpn_channels must fit the GroupNorm of the head, got {self.fpn_channels} ({error})"
+                ) from None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -61,5 +93,5 @@ class ModelConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> ModelConfig:
-        """The inverse of `to_dict`; raises ValueError for a setting that is unknown or of another type."""
+        """The inverse of `to_dict`; raises ValueError for a setting that is unknown, of another type or range."""
         return from_plain(cls, values)

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from .._deprecated import MATCHING, renamed_fields
 from ..ops.retinanet_loss import BOX_LOSSES
-from ..settings import Range
+from ..settings import Range, check_when_made
 
 Classification = Literal["focal", "cross_entropy", "focal_star", "ohem"]
 NORMALIZATIONS = ("image", "batch", "ema")
@@ -40,13 +40,13 @@ class LossOptions:
 
     classification: Classification = "focal"
 
-    fg_iou_thresh: float = 0.5
-    bg_iou_thresh: float = 0.4
-    alpha: float = 0.25
-    gamma: float = 2.0
+    fg_iou_thresh: Annotated[float, Range(0, 1)] = 0.5
+    bg_iou_thresh: Annotated[float, Range(0, 1)] = 0.4
+    alpha: Annotated[float, Range(-1, 1)] = 0.25
+    gamma: Annotated[float, Range(0)] = 2.0
     box_loss: str = "l1"
-    smooth_l1_beta: float = 1.0
-    box_loss_weight: float = 1.0
+    smooth_l1_beta: Annotated[float, Range(0)] = 1.0
+    box_loss_weight: Annotated[float, Range(0)] = 1.0
     normalization: str = "image"
     focal_star_beta: Annotated[float, Range(0)] = 1.0
     ohem_examples: Annotated[int, Range(1)] = 512
@@ -62,6 +62,16 @@ class LossOptions:
         }
 
     def __post_init__(self) -> None:
+        check_when_made(self)
+
+    def check_combination(self) -> None:
+        """Raises ValueError for settings that do not fit together."""
+        if self.bg_iou_thresh > self.fg_iou_thresh:
+            raise ValueError(
+                f"bg_iou_thresh must be at most fg_iou_thresh, {self.fg_iou_thresh}, got {self.bg_iou_thresh}"
+            )
+        if -1 < self.alpha < 0:
+            raise ValueError(f"alpha must be in [0, 1], or -1 for none, got {self.alpha}")
         if self.classification not in get_args(Classification):
             names = ", ".join(get_args(Classification))
             raise ValueError(f"classification must be one of {names}, got {self.classification!r}")

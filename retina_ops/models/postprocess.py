@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 from .. import postprocess
 from ..errors import needs_extra
 from ..ops.detections import clamp_limits, unpad_detections
+from ..settings import Range, check_when_made
 
 with needs_extra("models"):
     from torch import Tensor
@@ -24,10 +26,13 @@ class PostprocessOptions:
         topk_candidates: largest number of candidates per level before NMS.
     """
 
-    score_thresh: float = 0.05
-    nms_thresh: float = 0.5
-    detections_per_img: int | None = 300
-    topk_candidates: int = 1000
+    score_thresh: Annotated[float, Range(0, 1)] = 0.05
+    nms_thresh: Annotated[float, Range(0, 1)] = 0.5
+    detections_per_img: Annotated[int, Range(0)] | None = 300
+    topk_candidates: Annotated[int, Range(0)] = 1000
+
+    def __post_init__(self) -> None:
+        check_when_made(self)
 
 
 def detections_of(

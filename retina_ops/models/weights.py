@@ -12,19 +12,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .._defaults import standard_defaults
 from ..errors import DataError, needs_extra
-from ..files import atomic_write, read_json, write_json
+from ..files import read_json, write_bytes, write_json
 from .architectures import build_model
 from .config import ModelConfig
 from .retinanet import RetinaNet
 
 with needs_extra("models"):
     import torch
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file, save_file
+    from safetensors import SafetensorError, safe_open
+    from safetensors.torch import load_file, save
     from torch import Tensor
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
+PICKLED = (".pth", ".pt")  # what torch.save writes
 _AVERAGE = "loss_normalizer.average"  # present only with the normalization "ema"
 
 
@@ -38,18 +40,43 @@ def save_model(model: RetinaNet, directory: str | Path, extra: dict[str, Any] | 
 
     Returns:
         The path of the weights.
+
+    Raises:
+        DataError: the directory holds weights or a ``config.json`` of another program.
+        OSError: a file cannot be written.
     """
     if model.config is None:
         raise ValueError("only a model from build_model can be saved: its config is needed to build it again")
     directory = Path(directory)
+    check_replaceable(directory)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    with atomic_write(directory / WEIGHTS, durable=True) as temporary:
-        save_file(tensors, temporary, metadata={"format": "pt"})
+    write_bytes(directory / WEIGHTS, save(tensors, metadata={"format": "pt", "writer": "retina_ops"}))
     described = {"model": model.config.to_dict(), "categories": model.categories, **(extra or {})}
     write_json(directory / CONFIG, described, indent=2)
     return directory / WEIGHTS
 
 
+def check_replaceable(directory: Path) -> None:
+    """Raises DataError if a directory holds weights or a ``config.json`` that `save_model` did not write."""
+    config, weights = directory / CONFIG, directory / WEIGHTS
+    if config.exists():
+        try:
+            values = read_json(config)
+        except DataError:
+            values = None
+        if not (isinstance(values, dict) and {"model", "categories"} <= values.keys()):
+            raise DataError(config, "exists and is not of a model of retina_ops: choose another folder")
+    elif weights.exists():  # a crash can leave weights without a configuration
+        try:
+            with safe_open(weights, framework="pt") as stored:
+                writer = (stored.metadata() or {}).get("writer")
+        except (SafetensorError, OSError):
+            writer = None
+        if writer != "retina_ops":
+            raise DataError(weights, "exists and is not of a model of retina_ops: choose another folder")
+
+
+@standard_defaults()
 def load_model(path: str | Path, device: str | torch.device = "cpu") -> RetinaNet:
     """A model that `save_model` wrote, in evaluation mode.
 
@@ -61,6 +88,10 @@ def load_model(path: str | Path, device: str | torch.device = "cpu") -> RetinaNe
         DataError: a missing or damaged file, or weights that do not fit the configuration.
     """
     weights = _weights_path(path)
+    if weights.suffix in PICKLED and not weights.with_name(CONFIG).is_file():
+        best = weights.with_name("best")
+        which = f", such as {best}" if best.is_dir() else f" ({WEIGHTS} and {CONFIG})"
+        raise DataError(weights, f"does not say what model it is of: give the folder of a trained model{which}")
     values = read_json(weights.with_name(CONFIG))
     try:
         model = build_model(ModelConfig.from_dict(values["model"]), values["categories"], pretrained=False)
@@ -91,13 +122,14 @@ def transfer_weights(model: RetinaNet, path: str | Path) -> TransferReport:
 
     Args:
         model: takes the weights, in place.
-        path: weights that `save_model` wrote, their folder, or a torchvision ``.pth`` state dict.
+        path: weights that `save_model` wrote, their folder, or a ``.pth`` or ``.pt`` file: a state dict, or a
+            checkpoint that has one as ``model`` or ``state_dict``.
 
     Raises:
         DataError: a missing or damaged file, or weights of another architecture.
     """
     path = Path(path)
-    source = path if path.suffix in (".pth", ".pt") else _weights_path(path)
+    source = path if path.suffix in PICKLED else _weights_path(path)
     tensors = _read_tensors(source)
     own = {name: tensor for name, tensor in model.state_dict().items() if name != _AVERAGE}
     tensors.pop(_AVERAGE, None)  # it belongs to another data set
@@ -125,10 +157,8 @@ def _weights_path(path: str | Path) -> Path:
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:
     try:
-        if path.suffix in (".pth", ".pt"):
-            loaded = torch.load(path, map_location="cpu", weights_only=True)
-            tensors: dict[str, Tensor] = {k: v for k, v in loaded.items() if isinstance(v, Tensor)}
-            return tensors
+        if path.suffix in PICKLED:
+            return _state_dict(torch.load(path, map_location="cpu", weights_only=True))
         return load_file(path)
     except FileNotFoundError:
         raise DataError(path, "no such file") from None
@@ -136,6 +166,19 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
         raise DataError(path, f"not weights that can be read ({type(error).__name__}: {error})") from None
     except Exception as error:  # torch.load raises pickle's own errors for damaged files
         raise DataError(path, f"not weights that can be read ({type(error).__name__})") from None
+
+
+def _state_dict(loaded: dict[str, Any]) -> dict[str, Tensor]:
+    """The tensors of a state dict, also of one in a checkpoint, or saved from a model in DistributedDataParallel."""
+    for key in ("model", "state_dict", "model_state_dict"):
+        if isinstance(loaded.get(key), dict):
+            loaded = loaded[key]
+            break
+    tensors: dict[str, Tensor] = {name: value for name, value in loaded.items() if isinstance(value, Tensor)}
+    for prefix in ("module.", "_orig_mod.", "model."):
+        if tensors and all(name.startswith(prefix) for name in tensors):
+            tensors = {name.removeprefix(prefix): value for name, value in tensors.items()}
+    return tensors
 
 
 def _misfit(wanted: dict[str, Tensor], found: dict[str, Tensor]) -> str | None:

@@ -14,7 +14,8 @@ from ..models import RetinaNet, load_model
 from ..reference.head_outputs import by_anchor
 from ..training import TrainConfig
 from ..training.datasets import open_run_datasets
-from ..training.trainer import BEST, SNAPSHOTS
+from ..training.resuming import BEST
+from ..training.trainer import SNAPSHOTS
 
 with needs_extra("train"):
     import torch

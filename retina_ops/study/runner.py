@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,10 +13,10 @@ from typing import Any
 from ..errors import needs_extra
 from ..files import read_json, write_json
 from ..training import TrainConfig, train
-from ..training.checkpoint import CHECKPOINT
+from ..training.checkpoint import CHECKPOINT, PREVIOUS
 from ..training.log import METRICS as LOG
 from ..training.log import read_metrics
-from ..training.trainer import BEST
+from ..training.resuming import BEST
 from .experiment import Budget, Experiment, Run, StudyData
 from .two_stage import train_faster_rcnn
 
@@ -89,8 +90,7 @@ def run_study(
             start = folder / run.starts_from / f"seed-{seed}"
             config.weights = str(start / BEST)
             if not (start / BEST).exists():  # only its results were kept: it is trained again, and this run after it
-                for name in (COST, METRICS, LOG):
-                    (start / name).unlink(missing_ok=True)
+                shutil.rmtree(start)
                 continue
         say(f"{experiment.name} on {data.name}: {run.name}, seed {seed}")
         _train(run, config, target)
@@ -98,7 +98,8 @@ def run_study(
             write_json(target / MEASURED, experiment.measure(target, config))
         # Written last: a run that has this file is finished.
         write_json(target / COST, _cost(target), indent=2)
-        (target / CHECKPOINT).unlink(missing_ok=True)
+        for name in (CHECKPOINT, PREVIOUS):
+            (target / name).unlink(missing_ok=True)
     return folder
 
 
@@ -108,7 +109,7 @@ def _train(run: Run, config: TrainConfig, target: Path) -> None:
     if run.detector == "faster_rcnn":
         train_faster_rcnn(config, target)
         return
-    train(config, target, resume=(target / CHECKPOINT).is_file())
+    train(config, target, resume=any((target / name).is_file() for name in (CHECKPOINT, PREVIOUS)))
 
 
 def _cost(target: Path) -> dict[str, Any]:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
+
+from ..settings import Range
 
 
 @dataclass(frozen=True)
@@ -15,9 +18,9 @@ class Batches:
         accumulate: batches per update.
     """
 
-    batch_size: int
-    processes: int
-    accumulate: int
+    batch_size: Annotated[int, Range(1)]
+    processes: Annotated[int, Range(1)]
+    accumulate: Annotated[int, Range(1)]
 
     @property
     def images_per_step(self) -> int:

@@ -69,7 +69,8 @@ class ScheduleConfig:
 
     Attributes:
         name: cosine falls from ``lr`` to ``final_factor * lr``; step multiplies by ``step_factor`` at ``milestones``.
-        warmup_steps: number of updates over which the learning rate rises linearly from nearly 0.
+        warmup_steps: number of updates over which the learning rate rises linearly from nearly 0, at most half of the
+            run.
         final_factor: with cosine, the last learning rate as a fraction of ``lr``.
         milestones: with step, the progress at each multiplication, in ascending order.
         step_factor: with step, the factor at each milestone.
@@ -80,6 +81,11 @@ class ScheduleConfig:
     final_factor: Annotated[float, Range(0, 1)] = 0.0
     milestones: tuple[Annotated[float, Range(0, 1)], ...] = (0.67, 0.89)
     step_factor: Annotated[float, Range(0, 1)] = 0.1
+
+    def check_combination(self) -> None:
+        """Raises ValueError for settings that do not fit together."""
+        if list(self.milestones) != sorted(self.milestones):
+            raise ValueError(f"milestones must be in ascending order, got {self.milestones}")
 
 
 @dataclass
@@ -139,7 +145,5 @@ class TrainConfig:
     def check(self) -> None:
         """Raises ValueError for settings that no run can have: a wrong type, a number out of range, no data."""
         check_settings(self)
-        if list(self.schedule.milestones) != sorted(self.schedule.milestones):
-            raise ValueError(f"schedule.milestones must be in ascending order, got {self.schedule.milestones}")
         if not self.data.train:
             raise ValueError("data.train is empty: name the training set, such as --data.train annotations/train.json")

@@ -40,6 +40,14 @@ class World:
         dist.broadcast(shared, 0)
         return float(shared)
 
+    def largest(self, *values: float) -> list[float]:
+        """Returns the largest of each value over all processes."""
+        if self.size == 1:
+            return list(values)
+        largest = torch.tensor(values, dtype=torch.float64, device=self.device)
+        dist.all_reduce(largest, dist.ReduceOp.MAX)
+        return [float(value) for value in largest]
+
     def mean(self, values: dict[str, float]) -> dict[str, float]:
         """Returns the mean of each value over all processes. The names are the same on every process."""
         if self.size == 1:

@@ -5,19 +5,21 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from ..data.loading import detection_loader
 from ..errors import needs_extra
 from ..evaluation.inference import detect_dataset
+from ..files import write_text
 from ..models.architectures import build_model
 from ..models.backbones import freeze_stages
 from ..models.retinanet import RetinaNet
 from ..models.weights import save_model, transfer_weights
-from .batches import Batches, check_resumable
-from .checkpoint import load_checkpoint, save_checkpoint
+from ..settings import to_plain, to_toml
+from .batches import Batches
+from .checkpoint import CHECKPOINT, Position, load_checkpoint, save_checkpoint
 from .config import TrainConfig
 from .datasets import RunDatasets, training_batches
 from .distributed import World
@@ -27,14 +29,15 @@ from .meter import LossMeter
 from .optimizer import build_optimizer
 from .precision import autocast, resolve_precision
 from .progress import ProgressBar
+from .resuming import BEST, CONFIG, restore
 from .schedule import lr_factor
+from .stopping import StopRequested, StopSignals, end_process, ignored_signals
 
 with needs_extra("train"):
     import torch
     from torch import Tensor
     from torch.nn.parallel import DistributedDataParallel
 
-BEST = "best"
 SNAPSHOTS = "snapshots"
 LOG_EVERY = 20  # updates between lines of metrics.jsonl
 
@@ -81,6 +84,9 @@ class Trainer:
         self.validated = -1  # step of the last validation
         self.validation_seconds = self.images_per_second = 0.0
         self.started = started
+        self.stop = StopSignals()
+        self._said_warmup = False
+        self._agreed_stop = 0  # the signal that some process received
         if resume:
             self._restore(load_checkpoint(output))
         self.augmented, self.sampler = training_batches(datasets.train, config, world, log)
@@ -105,24 +111,52 @@ class Trainer:
         return self.epoch + self.batch / len(self.sampler)
 
     def run(self) -> None:
-        """Trains and validates. It writes the best weights to ``best`` and the state to ``last.pt``."""
+        """Trains and validates. It writes the best weights to ``best`` and the state to ``last.pt``.
+
+        Raises:
+            KeyboardInterrupt: after SIGINT, SystemExit with status 143 after SIGTERM. The state is saved before.
+            OSError: a file cannot be written. The last checkpoint is as it was.
+        """
+        try:
+            with self.stop:
+                self._train_and_validate()
+        except StopRequested as request:
+            self.end(request.number)
+
+    def end(self, number: int) -> NoReturn:
+        """Saves the state after a signal, says so, and ends the process as the signal would."""
+        with ignored_signals():
+            self.save()
+            message = f"stopped at step {self.step}: {self.output / CHECKPOINT} is saved, --resume continues"
+            self.log.say(message)
+        end_process(number, message)
+
+    def _train_and_validate(self) -> None:
         config = self.config
         loader = detection_loader(
             self.augmented, self.sampler, workers=config.data.workers, pin_memory=self.world.device.type == "cuda"
         )
-        while self.epoch < config.epochs and not self._is_over():
+        while True:
+            if self._is_validation_due():
+                self._validate()
+                self.save()
+            if self.epoch >= config.epochs or self._is_over():
+                break
             with self.log.progress(f"epoch {self.epoch + 1}/{config.epochs}", len(self.sampler)) as bar:
                 self._train_epoch(loader, bar)
-            is_complete = self.batch == 0
-            if is_complete and config.validate_every and self.epoch % config.validate_every == 0:
-                self._validate()
-            self.save()
+            if not self._is_validation_due():
+                self.save()
         if self.validated != self.step:
             self._validate()
             self.save()
 
+    def _is_validation_due(self) -> bool:
+        every = self.config.validate_every
+        is_complete = self.batch == 0 and self.epoch > 0
+        return is_complete and every > 0 and self.epoch % every == 0 and self.validated != self.step
+
     def save(self) -> None:
-        """Writes ``last.pt``."""
+        """Writes ``last.pt``, then ``config.toml`` if the settings changed."""
         if not self.world.is_main:
             return
         save_checkpoint(
@@ -132,12 +166,16 @@ class Trainer:
                 "ema": self.ema.state_dict() if self.ema is not None else None,
                 "optimizer": self.optimizer.state_dict(),
                 "scaler": self.scaler.state_dict(),
-                "position": {name: getattr(self, name) for name in _POSITION},
+                "position": {item.name: getattr(self, item.name) for item in fields(Position)},
                 "seconds": time.monotonic() - self.started,
                 "categories": self.model.categories,
                 "batches": asdict(self._batches()),
+                "config": to_plain(self.config),
             },
         )
+        path, text = self.output / CONFIG, to_toml(self.config)
+        if not path.is_file() or path.read_bytes() != text.encode():
+            write_text(path, text)
 
     def _build_model(self) -> RetinaNet:
         config = self.config
@@ -153,32 +191,40 @@ class Trainer:
         return Batches(self.config.batch_size, self.world.size, self.config.optimizer.accumulate)
 
     def _restore(self, state: dict[str, Any]) -> None:
-        if "batches" in state:  # checkpoints before version 0.1 have none
-            check_resumable(Batches(**state["batches"]), self._batches(), in_epoch=state["position"]["batch"] > 0)
-        if state["categories"] != self.model.categories:
-            raise ValueError("the run to resume has other categories than the data set")
-        if (state["ema"] is None) != (self.ema is None):
-            raise ValueError("ema_decay cannot be switched on or off when a run is resumed")
-        try:
-            self.model.load_state_dict(state["model"])
-            self.optimizer.load_state_dict(state["optimizer"])
-            if self.ema is not None:
-                self.ema.load_state_dict(state["ema"])
-            self.scaler.load_state_dict(state["scaler"])
-        except (RuntimeError, ValueError) as error:
-            reason = str(error).splitlines()[-1].strip()
-            raise ValueError(f"the run to resume has another model or optimizer: {reason}") from None
-        for name in _POSITION:
-            setattr(self, name, state["position"][name])
+        position = restore(
+            state,
+            self.model,
+            self.optimizer,
+            self.scaler,
+            self.ema,
+            categories=self.model.categories,
+            batches=self._batches(),
+        )
+        for name, value in asdict(position).items():
+            setattr(self, name, value)
         self.started = time.monotonic() - state["seconds"]
 
     def _progress(self) -> float:
-        """Fraction of the run that is done. The main process decides it, so that all processes end together."""
+        """Fraction of the run that is done. The main process decides it, so that all processes end together.
+
+        All processes also learn here of a signal that one of them received.
+        """
         done = self.step / self.total_steps
         if self.config.max_minutes:
             budget = self.config.max_minutes * 60 - self._reserve()
             done = max(done, (time.monotonic() - self.started) / budget if budget > 0 else 1.0)
-        return self.world.share(done)
+        mine = done if self.world.is_main else 0.0
+        done, self._agreed_stop = self.world.largest(mine, self.stop.received)  # type: ignore[assignment]
+        return done
+
+    def _warn_about_warmup(self, progress: float) -> None:
+        """Says once that the warm-up is shortened, as soon as it is known."""
+        wanted, updates = self.config.schedule.warmup_steps, self.total_steps
+        if self._said_warmup or self.step >= wanted or (wanted <= updates / 2 and progress < 0.5):
+            return
+        self._said_warmup = True
+        reason = f"the run has {updates} updates" if wanted > updates / 2 else "the time ends sooner"
+        self.log.say(f"schedule.warmup_steps is {wanted}, but {reason}: the warm-up is shortened to half of the run")
 
     def _reserve(self) -> float:
         """Estimated seconds for the last validation and for saving."""
@@ -188,8 +234,13 @@ class Trainer:
         return 2.0 + 1.1 * (self.validation_seconds or estimate)
 
     def _is_over(self) -> bool:
-        patience = self.config.patience
-        return self._progress() >= 1 or bool(patience and self.waited >= patience)
+        progress, patience = self._progress(), self.config.patience
+        self._stop_if_asked()
+        return (progress >= 1 and self.step > 0) or bool(patience and self.waited >= patience)
+
+    def _stop_if_asked(self) -> None:
+        if self._agreed_stop:
+            raise StopRequested(int(self._agreed_stop))
 
     def _train_epoch(self, loader: Any, bar: ProgressBar) -> None:
         """Trains from the current position to the end of the epoch or of the allowed time."""
@@ -205,13 +256,17 @@ class Trainer:
             if not is_update:
                 continue
             progress = self._progress()
+            self._warn_about_warmup(progress)
             rate = self._update(progress)
             self._keep_snapshot()
-            if self.step % LOG_EVERY == 0 or self.batch > last:
+            is_over = progress >= 1 or self.step >= self.total_steps
+            if self.step % LOG_EVERY == 0 or self.batch > last or is_over:
                 bar(self.batch, detail=f"loss {self._log_losses(meter, rate):.3f}")
                 meter = LossMeter()
-            if self.batch <= last and (progress >= 1 or self.step >= self.total_steps):
-                return
+            if self.batch <= last:
+                self._stop_if_asked()
+                if is_over:
+                    return
             save_seconds = self.config.save_minutes * 60
             if save_seconds and self.world.share(time.monotonic() - saved_at) > save_seconds and self.batch <= last:
                 self.save()
@@ -280,19 +335,18 @@ class Trainer:
         """Evaluates the weights, or their average, and writes them to ``best`` if their AP is the highest so far."""
         began = time.monotonic()
         candidate = self.model if self.ema is None else self.ema.module
-        self.validated = self.step
         metrics: dict[str, Any] = {}
         if self.datasets.val is not None:
             with self.log.progress("validation", len(self.datasets.val)) as progress:
                 metrics = self._metrics(candidate, progress)
         ap = metrics.get("AP") or 0.0
         is_best = ap > self.best or self.datasets.val is None
+        if is_best and self.world.is_main:
+            chosen = {"step": self.step, "epoch": self.epoch, "validation": {k: metrics.get(k) for k in _SHOWN}}
+            save_model(candidate, self.output / BEST, {"training": chosen})  # type: ignore[arg-type]
+        self.validated = self.step
         self.waited = 0 if is_best else self.waited + 1
-        if is_best:
-            self.best = ap
-            if self.world.is_main:
-                chosen = {"step": self.step, "epoch": self.epoch, "validation": {k: metrics.get(k) for k in _SHOWN}}
-                save_model(candidate, self.output / BEST, {"training": chosen})  # type: ignore[arg-type]
+        self.best = ap if is_best else self.best
         self.validation_seconds = time.monotonic() - began
         if metrics:
             numbers = {key: value for key, value in metrics.items() if not isinstance(value, dict)}
@@ -304,6 +358,11 @@ class Trainer:
 
     def _metrics(self, candidate: Any, progress: Callable[[int, int], None]) -> dict[str, Any]:
         assert self.datasets.val is not None
+
+        def advance(done: int, total: int) -> None:
+            self.stop.check()
+            progress(done, total)
+
         return detect_dataset(
             candidate,
             self.datasets.val,
@@ -311,7 +370,7 @@ class Trainer:
             rank=self.world.rank,
             world_size=self.world.size,
             context=lambda: autocast(self.precision, self.world.device),
-            progress=progress,
+            progress=advance,
         ).compute()
 
 
@@ -319,5 +378,4 @@ def _to_device(target: dict[str, Any], device: torch.device) -> dict[str, Any]:
     return {k: v.to(device, non_blocking=True) if isinstance(v, Tensor) else v for k, v in target.items()}
 
 
-_POSITION = ("step", "epoch", "batch", "best", "waited", "validated", "validation_seconds")
 _SHOWN = ("AP", "AP50", "AP75")

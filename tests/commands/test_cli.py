@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -206,6 +208,92 @@ def test_predict_tells_same_names_apart_and_skips_what_is_no_image(
     assert "none of the 1 images can be read" in capsys.readouterr().err and not (tmp_path / "none").exists()
 
 
+def test_predict_replaces_no_input_and_no_file_of_others(
+    tmp_path: Path, digits: Path, weights: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = next((digits / "images" / "train").iterdir())
+    own = tmp_path / "own"
+    own.mkdir()
+    (own / "a.png").write_bytes(image.read_bytes())
+    assert run("predict", own, "--weights", weights, "--output", own) == 1
+    assert "a.png is an input" in one_line(capsys).replace(": ", " ")
+    assert [path.name for path in own.iterdir()] == ["a.png"] and (own / "a.png").read_bytes() == image.read_bytes()
+    out = tmp_path / "out"
+    for _ in range(2):  # the second time it replaces its own files
+        assert run("predict", own, "--weights", weights, "--output", out) == 0
+    capsys.readouterr()
+    for name in ("detections.json", "a.png"):
+        (out / name).write_text("mine")
+        assert run("predict", own, "--weights", weights, "--output", out) == 1
+        assert f"{name}: was changed since predict wrote it" in one_line(capsys)
+        assert (out / name).read_text() == "mine"
+        (out / name).unlink()
+    (out / "metrics.json").write_text("mine")
+    truth = digits / "annotations/train.json"
+    (out / "d.json").write_text("[]")
+    assert run("evaluate", "--data", truth, "--detections", out / "d.json", "--output", out) == 1
+    assert "metrics.json: exists and was not written by evaluate" in one_line(capsys)
+    assert (out / "metrics.json").read_text() == "mine"
+
+
+def test_predict_goes_on_after_odd_images_and_keeps_results_of_an_interruption(
+    tmp_path: Path, digits: Path, weights: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = next((digits / "images" / "train").iterdir())
+    folder, out = tmp_path / "images", tmp_path / "out"
+    (folder / "dir.png").mkdir(parents=True)
+    for name, size in (("wide", (1400, 1)), ("high", (1, 1500)), ("x" * 251, (40, 30))):
+        Image.new("RGB", size).save(folder / f"{name}.png")
+    (folder / "digits.png").write_bytes(image.read_bytes())
+    assert run("predict", folder, "--weights", weights, "--output", out, "--threshold", 0) == 0
+    assert "in 4 images" in capsys.readouterr().out and len(list(out.glob("*.png"))) == 4
+    found = json.loads((out / "detections.json").read_text())
+    assert {Path(entry["file_name"]).stem for entry in found} >= {"digits"}
+
+    import retina_ops.commands.predict as command
+
+    drawn = command.draw_detections
+    calls = []
+
+    def interrupted(*arguments: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return drawn(*arguments)
+
+    monkeypatch.setattr(command, "draw_detections", interrupted)
+    assert run("predict", folder, "--weights", weights, "--output", out, "--threshold", 0, "--batch-size", 1) == 130
+    kept = json.loads((out / "detections.json").read_text())
+    assert kept and {entry["image_id"] for entry in kept} <= {1, 2}
+    assert not list(out.glob(".*.partial"))
+
+
+def test_predict_skips_an_image_that_the_model_cannot_take(
+    tmp_path: Path, digits: Path, weights: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from retina_ops.models import RetinaNet
+
+    names = [path.name for path in sorted((digits / "images" / "train").iterdir())]
+    Image.new("RGB", (300, 200)).save(tmp_path / "odd.png")
+    forward = RetinaNet.forward
+
+    def limited(self: RetinaNet, images: list[Any], *rest: Any) -> Any:
+        if any(image.shape[-1] == 300 for image in images):
+            raise RuntimeError("not enough memory:\n300 pixels")
+        return forward(self, images, *rest)
+
+    monkeypatch.setattr(RetinaNet, "forward", limited)
+    command = ["--weights", weights, "--output", tmp_path / "out"]
+    assert run("predict", digits / "images" / "train", tmp_path / "odd.png", *command) == 0
+    assert one_line(capsys) == (
+        f"warning: skipped {tmp_path / 'odd.png'}: the model cannot take it (not enough memory: 300 pixels)"
+    )
+    assert sorted(path.name for path in (tmp_path / "out").glob("*.png")) == names
+    with pytest.raises(RuntimeError, match="not enough memory"):
+        run("predict", tmp_path / "odd.png", "--weights", weights, "--output", tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+
+
 def test_inspect(tmp_path: Path, digits: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "c.toml").write_text(to_toml(small_config(digits)))
     options = ["--config", tmp_path / "c.toml", "--pictures", 2, "--output", tmp_path / "out"]
@@ -307,3 +395,23 @@ def test_bad_input_is_one_line(tmp_path: Path, digits: Path, weights: Path, caps
             assert part in line, (name, line)
         left = [path.name for path in (tmp_path / "out").rglob("*")] if (tmp_path / "out").exists() else []
         assert left == [], (name, left)
+
+
+def test_digits_with_a_model_of_other_classes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = ModelConfig(architecture="retinanet_small_fpn", min_size=64, max_size=64, fpn_channels=32, head_depth=1)
+    save_model(build_model(config, [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}]), tmp_path / "model")
+    assert run("evaluate", "--data", "digits", "--weights", tmp_path / "model", "--output", tmp_path / "out") == 1
+    assert "digits: has the classes 0 to 9, but asked for are cat, dog" in one_line(capsys)
+    assert not (tmp_path / "out").exists()
+
+
+def test_class_names_on_an_ascii_terminal(tmp_path: Path, digits: Path) -> None:
+    content = json.loads((digits / "annotations/train.json").read_text())
+    content["categories"][0]["name"] = "\u732b"
+    (tmp_path / "t.json").write_text(json.dumps(content))
+    command = [sys.executable, "-m", "retina_ops", "inspect", "--data", str(tmp_path / "t.json")]
+    command += ["--images", str(digits / "images/train"), "--output", str(tmp_path / "out"), "--pictures", "1"]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii", "LC_ALL": "C", "PYTHONUTF8": "0"}
+    done = subprocess.run(command, capture_output=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert b"  \\u732b" in done.stdout and json.loads((tmp_path / "out/summary.json").read_text())["classes"]["\u732b"]

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import os
+import pickle
 
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
 from retina_ops.data import AspectRatioBatchSampler, collate, shard_indices
+from retina_ops.data.cache import CachedDataset
 from retina_ops.data.digits import DigitScenes
 
 LANDSCAPE, PORTRAIT, SQUARE = (480, 640), (640, 480), (500, 510)
@@ -67,3 +71,27 @@ def test_shards_and_collate() -> None:
     images, targets = collate([scenes[0], scenes[2]])
     assert torch.equal(images[1], scenes.load_image(2)) and targets[0]["image_id"] == 1
     assert len(AspectRatioBatchSampler(scenes, 2)) == 2
+
+
+def test_a_cache_needs_few_open_files_in_spawned_workers() -> None:
+    """Each tensor that is sent to a spawned process needs an open file, of which there are 1,024."""
+    from multiprocessing.reduction import ForkingPickler
+
+    cached = CachedDataset(DigitScenes("train", 30), 64, 64)
+    before = len(os.listdir("/proc/self/fd"))
+    sent = ForkingPickler.dumps(cached)
+    assert len(os.listdir("/proc/self/fd")) - before < 12
+    received = pickle.loads(sent)
+    for index in (0, 17, 29, -1):
+        image, target = cached[index]
+        assert torch.equal(image, received[index][0]) and image.shape == (3, 64, 64)
+        assert target.keys() == received[index][1].keys() and target["image_id"] == cached.image_id(index)
+        for name in ("boxes", "labels", "area", "iscrowd"):
+            assert torch.equal(target[name], received[index][1][name]) and len(target[name]) == len(target["boxes"])
+
+
+def test_a_spawned_worker_reads_a_cache() -> None:
+    cached = CachedDataset(DigitScenes("train", 4), 64, 64)
+    loader = DataLoader(cached, batch_size=2, collate_fn=collate, num_workers=1, multiprocessing_context="spawn")
+    images = [image for batch, _ in loader for image in batch]
+    assert len(images) == 4 and all(torch.equal(image, cached[i][0]) for i, image in enumerate(images))

@@ -48,10 +48,17 @@ def simulated(seed: int = 0) -> list[dict[str, Any]]:
 def written(path: Path, found: list[dict[str, Any]], truth: Any = None) -> dict[str, Any]:
     truth = load_ground_truth(truth or ground_truth_of(SCENES))
     metrics = evaluate_detections(truth, found)
+    numbers = path.with_suffix(".json")
     write_evaluation_report(
-        truth, load_detections(found, truth), metrics, path, title="Digits & <others>", load_image=image_loader(SCENES)
+        truth,
+        load_detections(found, truth),
+        metrics,
+        path,
+        numbers,
+        title="Digits & <others>",
+        load_image=image_loader(SCENES),
     )
-    return json.loads(path.with_suffix(".json").read_text())  # type: ignore[no-any-return]
+    return json.loads(numbers.read_text())  # type: ignore[no-any-return]
 
 
 class Reader(HTMLParser):

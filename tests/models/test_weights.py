@@ -157,3 +157,45 @@ def test_predict(tmp_path: Path) -> None:
         model.predict(folder, threshold=2)
     with pytest.raises(DataError, match="nowhere"):
         model.predict(tmp_path / "nowhere")
+
+
+def test_leaves_files_of_others(tmp_path: Path) -> None:
+    model = build_model(CONFIG, CATEGORIES)
+    for name, content in (("config.json", '{"hidden_size": 768}'), ("config.json", "{"), ("model.safetensors", "x")):
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        folder.mkdir()
+        (folder / name).write_text(content)
+        with pytest.raises(DataError, match="exists and is not of a model of retina_ops"):
+            save_model(model, folder)
+        assert {path.name: path.read_text() for path in folder.iterdir()} == {name: content}
+    own = tmp_path / "own"
+    save_model(model, own)
+    (own / "config.json").unlink()  # a crash before the configuration was written
+    assert load_model(save_model(model, own)).config == CONFIG
+
+
+@pytest.mark.parametrize("wrap", ["plain", "model", "state_dict", "module.", "model and module."])
+def test_transfer_from_pth_files_of_other_programs(tmp_path: Path, wrap: str) -> None:
+    torch.manual_seed(0)
+    source = build_model(CONFIG, CATEGORIES)
+    state: dict[str, object] = dict(source.state_dict())
+    if "module." in wrap:
+        state = {f"module.{name}": value for name, value in state.items()}
+    if wrap in ("model", "state_dict", "model and module."):
+        state = {wrap.split()[0]: state, "epoch": 3, "optimizer": {"state": {}}}
+    torch.save(state, tmp_path / "w.pth")
+    torch.manual_seed(1)
+    model = build_model(CONFIG, CATEGORIES)
+    assert transfer_weights(model, tmp_path / "w.pth").renewed == []
+    assert all(torch.equal(value, source.state_dict()[name]) for name, value in model.state_dict().items())
+
+
+def test_a_checkpoint_is_no_model(tmp_path: Path) -> None:
+    torch.save({"model": {}}, tmp_path / "last.pt")
+    with pytest.raises(
+        DataError, match=r"last\.pt: does not say what model it is of: give the folder of a trained model"
+    ):
+        load_model(tmp_path / "last.pt")
+    saved(tmp_path / "best")
+    with pytest.raises(DataError, match=rf"such as {tmp_path}/best$"):
+        load_model(tmp_path / "last.pt")

@@ -219,4 +219,4 @@ def test_a_start_whose_weights_are_gone_is_trained_again(tmp_path: Path, digits:
     assert [line.split(": ")[1] for line in said] == ["alpha-0.25, seed 0", "then, seed 0"]
     config = (folder / "then" / "seed-0" / "config.toml").read_text()
     assert 'weights = "' + str(folder / "alpha-0.25" / "seed-0" / "best") in config
-    assert not list(folder.rglob("last.pt"))
+    assert not list(folder.rglob("*.pt"))

@@ -12,9 +12,9 @@ PACKAGE = Path(__file__).resolve().parents[2] / "retina_ops"
 
 # From the lowest layer up; the parts of one layer do not import each other.
 LAYERS = (
-    ("_version", "_deprecated", "errors", "resizing"),
+    ("_version", "_checkout", "_deprecated", "_defaults", "errors", "resizing"),
     ("_library", "files", "reference"),
-    ("coco_format", "images", "settings", "anchor_cache", "ops"),
+    ("coco_format", "images", "settings", "anchor_cache", "output_folder", "ops"),
     ("patching",),
     ("__init__",),  # the public operators
     ("inference",),

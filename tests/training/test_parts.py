@@ -186,7 +186,9 @@ def test_log(tmp_path: Path) -> None:
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"kind": "tr')  # cut off by a crash
     assert [line["step"] for line in read_metrics(tmp_path / "metrics.jsonl")] == [1, 2, 3]
-    RunLog(tmp_path, is_main=True, keep_steps=2).record("val", 2, AP=0.1)
+    resumed = RunLog(tmp_path, is_main=True)
+    resumed.keep(2, 1)
+    resumed.record("val", 2, AP=0.1)
     lines = read_metrics(tmp_path / "metrics.jsonl")
     assert [(line["kind"], line["step"]) for line in lines] == [("train", 1), ("train", 2), ("val", 2)]
     RunLog(tmp_path, is_main=False).record("val", 9)

@@ -61,7 +61,7 @@ def test_learns_scenes_by_heart(tmp_path: Path) -> None:
     assert losses[-1] < losses[0] / 2
     assert {path.name for path in tmp_path.iterdir()} == {
         "best", "config.toml", "detections.json", "last.pt", "loss.png", "metrics.json", "metrics.jsonl",
-        "precision_recall.png", "report.html", "report.json",
+        "precision_recall.png", "previous.pt", "report.html", "report.json",
     }  # fmt: skip
     assert json.loads((tmp_path / "metrics.json").read_text()) == metrics
     assert read_toml(tmp_path / "config.toml", TrainConfig) == config
@@ -259,3 +259,37 @@ def test_resumes_on_another_number_of_processes(tmp_path: Path, digits: Path) ->
     assert whole["position"]["step"] == parts["position"]["step"] == 6
     for name, value in whole["model"].items():
         torch.testing.assert_close(parts["model"][name], value, rtol=1e-3, atol=1e-4, msg=name)
+
+
+def test_a_warm_up_longer_than_the_run_is_shortened(
+    tmp_path: Path, digits: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    config = small_config(digits, epochs=2, schedule=ScheduleConfig(warmup_steps=500), validate_every=0)
+    config.data.train, config.data.images = str(digits / "annotations/train.json"), str(digits / "images/train")
+    train(config, tmp_path)
+    assert "schedule.warmup_steps is 500, but the run has 4 updates: the warm-up is shortened" in capfd.readouterr().err
+    rates = [line["lr"] for line in read_metrics(tmp_path / "metrics.jsonl") if line["kind"] == "train"]
+    assert max(rates) > config.optimizer.lr / 4
+
+
+def test_a_time_limit_without_a_validation_set(tmp_path: Path, digits: Path) -> None:
+    config = small_config(digits, epochs=10**6, max_minutes=0.0001)
+    config.data.train, config.data.images = str(digits / "annotations/train.json"), str(digits / "images/train")
+    assert train(config, tmp_path)["steps"] == 1
+    assert (tmp_path / "loss.png").is_file() and [e["step"] for e in read_metrics(tmp_path / "metrics.jsonl")] == [1]
+
+
+def test_other_default_device_and_dtype(tmp_path: Path, digits: Path) -> None:
+    """As a program may have set them for its own tensors."""
+    config = small_config(digits, epochs=1)
+    train(config, tmp_path / "plain")
+    try:
+        torch.set_default_dtype(torch.float64)
+        torch.set_default_device("meta")
+        train(config, tmp_path / "changed")
+        found = load_model(tmp_path / "changed" / "best").predict(digits / "images/val", threshold=0)
+    finally:
+        torch.set_default_dtype(torch.float32)
+        torch.set_default_device(None)
+    assert_equal(weights(tmp_path / "plain"), weights(tmp_path / "changed"))
+    assert len(found) == 8 and found[0]["boxes"].device.type == "cpu"
