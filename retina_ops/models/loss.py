@@ -35,6 +35,8 @@ class LossOptions:
             torchvision's. ``"batch"``: the sum over all foreground anchors of the batch and of all processes.
             ``"ema"``: the sum over a moving average of the batch's foreground anchors, as detectron2's
             (`retina_ops.EmaNormalizer`; one more tensor in the model's state dict).
+        allow_low_quality_matches: also the anchors that overlap a box best are foreground, see
+            `retina_ops.match_anchors`.
     """
 
     fg_iou_thresh: float = 0.5
@@ -45,12 +47,17 @@ class LossOptions:
     smooth_l1_beta: float = 1.0
     box_loss_weight: float = 1.0
     normalization: str = "image"
+    allow_low_quality_matches: bool = True
 
     def __post_init__(self) -> None:
         if self.box_loss not in BOX_LOSSES:
             raise ValueError(f"box_loss must be one of {', '.join(BOX_LOSSES)}, got {self.box_loss!r}")
         if self.normalization not in NORMALIZATIONS:
             raise ValueError(f"normalization must be one of {', '.join(NORMALIZATIONS)}, got {self.normalization!r}")
+        if self.bg_iou_thresh > self.fg_iou_thresh:
+            raise ValueError(
+                f"bg_iou_thresh must be at most fg_iou_thresh, got {self.bg_iou_thresh} and {self.fg_iou_thresh}"
+            )
 
 
 def retinanet_losses(
@@ -59,6 +66,8 @@ def retinanet_losses(
     targets: Sequence[dict[str, Any]],
     options: LossOptions,
     normalizer: Callable[[Tensor], Tensor] | None = None,
+    *,
+    bbox_reg_weights: Sequence[float] = (1.0, 1.0, 1.0, 1.0),
 ) -> dict[str, Tensor]:
     """Classification and box loss of a batch.
 
@@ -69,6 +78,7 @@ def retinanet_losses(
             ``[n]``, crowd boxes are regions to ignore.
         options: see `LossOptions`.
         normalizer: the moving average of the normalization ``"ema"``.
+        bbox_reg_weights: factors of the deltas, as for `retina_ops.encode_boxes`.
 
     Returns:
         ``classification`` and ``bbox_regression``, scalars: float32, float64 for float64 outputs.
@@ -84,10 +94,12 @@ def retinanet_losses(
         [target["labels"] for target in targets],
         fg_iou_thresh=options.fg_iou_thresh,
         bg_iou_thresh=options.bg_iou_thresh,
+        allow_low_quality_matches=options.allow_low_quality_matches,
         alpha=options.alpha,
         gamma=options.gamma,
         box_loss=options.box_loss,
         smooth_l1_beta=options.smooth_l1_beta,
+        bbox_reg_weights=bbox_reg_weights,
         normalization=normalizer if normalizer and options.normalization == "ema" else options.normalization,
         ignore_regions=crowds,
     )

@@ -8,7 +8,7 @@ silence, and requires huggingface_hub.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,9 @@ def save_model(model: RetinaNet, directory: str | Path, extra: dict[str, Any] | 
 
     Returns:
         The path of the weights.
+
+    Raises:
+        ValueError: the model has no ``config``, or settings that ``config.json`` cannot hold.
     """
     if model.config is None:
         raise ValueError("only a model from build_model can be saved: its config is needed to build it again")
@@ -45,9 +48,33 @@ def save_model(model: RetinaNet, directory: str | Path, extra: dict[str, Any] | 
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     with atomic_write(directory / WEIGHTS, durable=True) as temporary:
         save_file(tensors, temporary, metadata={"format": "pt"})
-    described = {"model": model.config.to_dict(), "categories": model.categories, **(extra or {})}
+    described = {"model": _current_config(model).to_dict(), "categories": model.categories, **(extra or {})}
     write_json(directory / CONFIG, described, indent=2)
     return directory / WEIGHTS
+
+
+def _current_config(model: RetinaNet) -> ModelConfig:
+    """The model's configuration with the settings that it has now."""
+    assert model.config is not None
+    for name, coder in (("box_coder", model.box_coder), ("head.regression_head.box_coder", _loss_coder(model))):
+        if tuple(coder.weights) != (1, 1, 1, 1):
+            raise ValueError(
+                f"a model whose {name} has weights {tuple(coder.weights)} cannot be saved: only 1, 1, 1, 1"
+            )
+    if model.detections_per_img is None:
+        raise ValueError("detections_per_img is None: a model can be saved with a number alone")
+    return replace(
+        model.config,
+        loss=model.loss_options,
+        score_thresh=model.score_thresh,
+        nms_thresh=model.nms_thresh,
+        detections_per_img=model.detections_per_img,
+        topk_candidates=model.topk_candidates,
+    )
+
+
+def _loss_coder(model: RetinaNet) -> Any:
+    return getattr(getattr(model.head, "regression_head", None), "box_coder", model.box_coder)
 
 
 def load_model(path: str | Path, device: str | torch.device = "cpu") -> RetinaNet:

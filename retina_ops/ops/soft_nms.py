@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from retina_ops.ops._autograd import no_forward_mode
-from retina_ops.ops._checks import accumulate_dtype, as_classes, expect_scored_boxes
+from retina_ops.ops._checks import accumulate_dtype, as_boxes, as_classes, expect_scored_boxes
 from retina_ops.ops._torchscript import no_torchscript
 
 _soft_nms = torch.ops.retina_ops.soft_nms.default
@@ -45,7 +45,7 @@ def soft_nms(
         method: ``"linear"`` or ``"gaussian"``.
         sigma: of the gaussian method; positive.
         min_score: the lowest score that is kept, at least 0; rounded to the dtype of the arithmetic.
-        idxs: integer ``[N]``, the class of each box, any values; boxes decay only boxes of their own class.
+        idxs: integer or floating ``[N]``, the class of each box, any values; boxes decay only boxes of their own class.
 
     Returns:
         int64 ``[n]``: indices of the kept boxes by descending decayed score, those of equal score in input order; and
@@ -74,7 +74,7 @@ def soft_nms(
     if records_graph and boxes.requires_grad:
         raise RuntimeError("soft_nms: boxes take no gradient, got some that require it: pass boxes.detach()")
     keep, decayed, decays = _soft_nms(
-        boxes, scores.detach(), classes, iou_threshold, method == "gaussian", sigma, min_score
+        as_boxes(boxes), scores.detach(), classes, iou_threshold, method == "gaussian", sigma, min_score
     )
     if records_graph and scores.requires_grad:  # autograd records the operator's product
         decayed = (scores[keep].to(decays.dtype) * decays).to(scores.dtype)

@@ -150,7 +150,8 @@ def has_hooks(module: nn.Module) -> bool:
 def check_retinanet(model: Any, function: str) -> None:
     """Raises TypeError unless the model is a torchvision RetinaNet, maybe in TorchScript."""
     is_scripted = isinstance(model, torch.jit.ScriptModule) and getattr(model, "original_name", "") == "RetinaNet"
-    if isinstance(model, retinanet.RetinaNet) or is_scripted:
+    is_ours = getattr(model, "has_fused_operators", False)
+    if (isinstance(model, retinanet.RetinaNet) and not is_ours) or is_scripted:
         return
     inside = [name for name in ("module", "_orig_mod") if isinstance(getattr(model, name, None), retinanet.RetinaNet)]
     hint = f"; patch the model inside it: model.{inside[0]}" if inside else ""

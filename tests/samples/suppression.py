@@ -222,7 +222,7 @@ def refused(name: str, **required: object) -> Callable[[], Iterator[Refused]]:
         yield bad(RuntimeError, rf"^{operator}: scores {dtypes}", scores=scores.long())
         if name != "nms":
             yield bad(RuntimeError, rf"^{operator}: idxs must be \[7\], got \[3\]", idxs=good[:3])
-            yield bad(RuntimeError, rf"^{name}: idxs must be integers, got torch\.float32", idxs=scores)
+            yield bad(RuntimeError, rf"^{name}: idxs must be real, got torch\.complex64", idxs=scores + 0j)
         if name == "nms_padded":
             yield bad(RuntimeError, "nms_padded: max_output must be at least 0, got -1", max_output=-1)
         if name == "soft_nms":
