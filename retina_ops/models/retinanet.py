@@ -10,6 +10,7 @@ from typing import Any, cast
 from .. import EmaNormalizer
 from ..errors import needs_extra
 from ..inference import predict_files
+from ..ops.labels import explain_labels
 from .anchors import AnchorCache, default_anchor_generator
 from .composed import composed_loss, has_plain_loss, is_plain_coder, is_plain_matcher, shared_anchors
 from .config import ModelConfig
@@ -18,7 +19,7 @@ from .loss import LossOptions, retinanet_losses
 from .options import option_of
 from .postprocess import PostprocessOptions, detections_of
 from .resize import Resize as Resize
-from .targets import Target, check_targets, explain_labels
+from .targets import Target, check_targets
 
 with needs_extra("models"):
     import torch

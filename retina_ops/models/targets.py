@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 from ..errors import TargetError, TargetIndexError, TargetKeyError, TargetTypeError, needs_extra
 
@@ -15,7 +15,8 @@ Target = dict[str, Any]
 
 
 def check_targets(targets: Sequence[Target] | None, images: int) -> None:
-    """Checks the targets of a batch, except for labels that are out of range: see `explain_labels`.
+    """Checks the targets of a batch, except for labels that are out of range: see
+    `retina_ops.ops.labels`.
 
     Args:
         targets: for each image ``boxes`` ``[n, 4]`` with positive sides and integer ``labels`` ``[n]``.
@@ -68,26 +69,3 @@ def _check_sides(boxes: list[Tensor]) -> None:
         for index, image_boxes in enumerate(boxes):
             for bad in image_boxes[~(image_boxes[:, 2:] > image_boxes[:, :2]).all(dim=1)].tolist():
                 raise TargetError(f"boxes must have positive width and height; target {index} has {bad}")
-
-
-def explain_labels(error: RuntimeError, targets: Sequence[Target], num_classes: int) -> NoReturn:
-    """Raises the error of an operator again, naming the target if a label is out of range.
-
-    Args:
-        error: what the loss raised; on CPU it checks labels.
-        targets: of the batch.
-        num_classes: K; labels are 0..K-1.
-
-    Raises:
-        TargetIndexError: a label is out of range; also an IndexError, as in torchvision, and a RuntimeError.
-    """
-    if any(target["labels"].device.type != "cpu" for target in targets):
-        raise error  # such a label raises nothing there
-    for index, target in enumerate(targets):
-        labels = target["labels"]
-        wrong = labels[(labels < 0) | (labels >= num_classes)]
-        if wrong.numel():
-            raise TargetIndexError(
-                f"labels of target {index} must be in [0, {num_classes}), got {int(wrong[0])}"
-            ) from error
-    raise error

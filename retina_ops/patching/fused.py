@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..anchor_cache import AnchorCache
 from ..ops.detections import clamp_limits, exceeds_cuda_topk, unpad_detections
+from ..ops.labels import explain_labels
 from ..ops.postprocess import postprocess
 from ..ops.retinanet_loss import retinanet_loss
 from ..reference.head_outputs import by_anchor
@@ -143,18 +144,27 @@ def _anchors(model: Any, state: PatchState, batch: Any, features: list[Tensor]) 
 
 def _losses(model: Any, maps: Maps, anchors: Tensor, targets: list[Target]) -> dict[str, Tensor]:
     matcher, regression = model.proposal_matcher, model.head.regression_head
-    classification, box_loss = retinanet_loss(
+    arguments = (
         maps["cls_logits"],
         maps["bbox_regression"],
         anchors,
         [target["boxes"] for target in targets],
         [target["labels"] for target in targets],
-        fg_iou_thresh=matcher.high_threshold,
-        bg_iou_thresh=matcher.low_threshold,
-        allow_low_quality_matches=matcher.allow_low_quality_matches,
-        box_loss=regression._loss_type,
-        bbox_reg_weights=regression.box_coder.weights,
     )
+    options = {
+        "fg_iou_thresh": matcher.high_threshold,
+        "bg_iou_thresh": matcher.low_threshold,
+        "allow_low_quality_matches": matcher.allow_low_quality_matches,
+        "box_loss": regression._loss_type,
+        "bbox_reg_weights": regression.box_coder.weights,
+    }
+    if torch.compiler.is_compiling():
+        classification, box_loss = retinanet_loss(*arguments, **options)
+    else:
+        try:
+            classification, box_loss = retinanet_loss(*arguments, **options)
+        except RuntimeError as error:
+            explain_labels(error, targets, model.head.classification_head.num_classes)
     return {"classification": classification, "bbox_regression": box_loss}
 
 

@@ -271,6 +271,16 @@ def test_errors_are_torchvisions(images: list[Tensor], targets: Any) -> None:
     assert messages[0] == messages[1]
 
 
+@pytest.mark.parametrize("label", [3, 70])
+def test_a_label_out_of_range_is_an_index_error(label: int) -> None:
+    """As torchvision's, and it names the target."""
+    targets = [GOOD, {**GOOD, "labels": torch.tensor([label])}]
+    with pytest.raises(IndexError, match=rf"labels of target 1 must be in \[0, 3\), got {label}"):
+        patched()([IMAGE, IMAGE], targets)
+    with pytest.raises(IndexError):
+        tiny_torchvision()([IMAGE, IMAGE], targets)
+
+
 def test_needs_torchvision_only_where_it_is_used() -> None:
     script = f"""
 import sys; sys.path[:0] = {sys.path!r}
