@@ -37,6 +37,8 @@ class EvaluateOptions:
         workers: processes that load images; 0 loads them in the main process.
         precision: type that convolutions compute in; auto: bf16 where the hardware has it.
         device: cpu, cuda or cuda:1; auto: CUDA if available.
+        max_detections: the best so many detections of each image and class count.
+        iou_thresholds: IoUs over which AP and AR are averaged; if empty, 0.50 to 0.95 in steps of 0.05.
         on_bad_image: "error" stops at an image that cannot be read; "skip" leaves such images out and counts them.
     """
 
@@ -50,6 +52,8 @@ class EvaluateOptions:
     workers: Annotated[int, Range(0, 1024)] = 0
     precision: Literal["fp32", "bf16", "fp16", "auto"] = "fp32"
     device: str = "auto"
+    max_detections: Annotated[int, Range(1)] = 100
+    iou_thresholds: tuple[float, ...] = ()
     on_bad_image: Literal["error", "skip"] = "error"
 
 
@@ -61,7 +65,13 @@ def run(arguments: list[str]) -> None:
     if options.detections:
         is_file = Path(options.data).suffix == ".json"
         truth = options.data if is_file else ground_truth_of(open_dataset(options.data, split=options.split))
-        _report(evaluate(truth, options.detections), output_folder(options.output))
+        evaluation = evaluate(
+            truth,
+            options.detections,
+            iou_thresholds=options.iou_thresholds or None,
+            max_detections=options.max_detections,
+        )
+        _report(evaluation, output_folder(options.output))
         return
     with joined_world(options.device) as world:
         _evaluate_model(options, world)
@@ -88,6 +98,7 @@ def _evaluate_model(options: EvaluateOptions, world: World) -> None:
             context=lambda: autocast(precision, world.device),
             progress=progress,
         )
+    evaluator.iou_thresholds, evaluator.max_detections = options.iou_thresholds or None, options.max_detections
     evaluator.compute()
     if world.is_main and evaluator.evaluation is not None:
         output = output_folder(options.output)

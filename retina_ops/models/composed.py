@@ -79,7 +79,7 @@ def composed_loss(
     """
     options = model.loss_options
     known = LossOptions()
-    for name in ("alpha", "gamma", "smooth_l1_beta", "normalization"):
+    for name in ("alpha", "gamma", "smooth_l1_beta", "normalization", "min_pos_iou"):
         if getattr(options, name) != getattr(known, name):
             raise RuntimeError(
                 f"loss_options.{name} is {getattr(options, name)!r}: with a matcher, box coder or loss of the head of "

@@ -37,6 +37,7 @@ class LossOptions:
             (`retina_ops.EmaNormalizer`; one more tensor in the model's state dict).
         allow_low_quality_matches: also the anchors that overlap a box best are foreground, see
             `retina_ops.match_anchors`.
+        min_pos_iou: lowest IoU of such a match.
     """
 
     fg_iou_thresh: float = 0.5
@@ -48,6 +49,7 @@ class LossOptions:
     box_loss_weight: float = 1.0
     normalization: str = "image"
     allow_low_quality_matches: bool = True
+    min_pos_iou: float = 0.0
 
     def __post_init__(self) -> None:
         if self.box_loss not in BOX_LOSSES:
@@ -95,6 +97,7 @@ def retinanet_losses(
         fg_iou_thresh=options.fg_iou_thresh,
         bg_iou_thresh=options.bg_iou_thresh,
         allow_low_quality_matches=options.allow_low_quality_matches,
+        min_pos_iou=options.min_pos_iou,
         alpha=options.alpha,
         gamma=options.gamma,
         box_loss=options.box_loss,

@@ -25,7 +25,6 @@ def explain_labels(error: RuntimeError, targets: Sequence[Mapping[str, Any]], nu
         labels = target["labels"]
         wrong = labels[(labels < 0) | (labels >= num_classes)]
         if wrong.numel():
-            raise TargetIndexError(
-                f"labels of target {index} must be in [0, {num_classes}), got {int(wrong[0])}"
-            ) from error
+            message = f"labels of target {index} must be in [0, {num_classes}), got {int(wrong[0])} ({error})"
+            raise TargetIndexError(message) from error
     raise error

@@ -206,3 +206,18 @@ def test_no_boxes_of_shape_0(device: str) -> None:
         assert [each.tolist() for each in soft_nms(nothing, nothing, 0.5, idxs=idxs)] == [[], []]
     with pytest.raises(RuntimeError, match=r"nms: boxes must be \[N, 4\], got \[0\]"):
         nms(nothing, nothing, 0.5)  # as torchvision's
+
+
+@pytest.mark.filterwarnings("ignore")  # quantization is deprecated
+def test_quantized_tensors_are_refused() -> None:
+    """torchvision's nms takes them on the CPU."""
+    boxes, scores = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 9], [20, 20, 30, 30]]), torch.tensor([0.5, 0.9, 0.3])
+    quantized = [
+        torch.quantize_per_tensor(values, scale, 0, torch.quint8) for values, scale in ((boxes, 1), (scores, 0.01))
+    ]
+    assert torchvision.ops.nms(*quantized, 0.5).tolist() == [1, 2] == nms(boxes, scores, 0.5).tolist()
+    with pytest.raises(RuntimeError):
+        nms(*quantized, 0.5)
+    with pytest.raises(RuntimeError):
+        box_iou(quantized[0], quantized[0])
+    assert nms(*(each.dequantize() for each in quantized), 0.5).tolist() == [1, 2]

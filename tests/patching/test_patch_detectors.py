@@ -357,3 +357,21 @@ def test_errors_are_torchvisions() -> None:
 def test_ssd_matcher_is_torchvisions() -> None:
     model = patched("SSD")
     assert type(model.proposal_matcher) is SSDMatcher
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_box_coding_has_torchvisions_dtypes(dtype: torch.dtype) -> None:
+    """Of one and of several boxes a row, empty ones too; rounded once, so nearer to float64 than torchvision's."""
+    stock, model = build("FasterRCNN"), patched("FasterRCNN")
+    boxes = random_boxes(40, low=5, high=50)
+    for count, classes in ((40, 1), (40, 3), (0, 2)):
+        codes = (torch.randn(count, 4 * classes) / 2).to(dtype)
+        got, expected = (each.roi_heads.box_coder.decode_single(codes, boxes[:count]) for each in (model, stock))
+        exact = stock.roi_heads.box_coder.decode_single(codes.double(), boxes[:count].double())
+        assert got.dtype == expected.dtype and got.shape == expected.shape
+        if count:
+            assert (got - exact).abs().max() <= 1.01 * (expected - exact).abs().max() + 1e-4
+    own = boxes.to(dtype)
+    got, expected = (each.rpn.box_coder.encode_single(own + 1, own) for each in (model, stock))
+    assert got.dtype == expected.dtype
+    torch.testing.assert_close(got, expected, rtol=0.02, atol=0.02)
