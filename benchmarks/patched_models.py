@@ -1,18 +1,23 @@
 """A training step and an inference of torchvision's detection models on the CPU, before and after `patch_torchvision`.
 
-    python benchmarks/patched_models.py --rounds 5 [--clock cpu]
+    python benchmarks/patched_models.py --rounds 5 [--clock thread]
 
-The weights are random, with classifiers that find objects. Rounds of the stock and of the patched model take turns. The
-table has the fastest of each, which other processes disturb least. ``--clock cpu`` counts the seconds that the cores
-spend on the process: they hardly depend on other processes, but waiting threads count.
+It also shows the stages that patching replaces: matching, losses (forward), box coding, selection and suppression; the
+matching of SSD is a part of its ``forward`` and not shown. The weights are random, with classifiers that find objects.
+Rounds of the stock and of the patched model take turns, and the table has the fastest of each. ``--clock thread`` counts
+the seconds of the calling thread on a core: they hardly depend on other processes.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
+import cProfile
+import pstats
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -66,60 +71,97 @@ def batch(name: str, size: int, images: int, objects: int) -> tuple[list[Tensor]
     return pictures, targets
 
 
-CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
+CLOCKS = {"wall": time.perf_counter, "thread": time.thread_time}
+# Functions whose work is replaced, by file; nested ones are counted once. The backward pass of a loss is not in them.
+STAGES = {
+    "retinanet.py": {"compute_loss", "postprocess_detections"},
+    "fused.py": {"_losses", "_detections"},
+    "fcos.py": {"compute_loss", "postprocess_detections"},
+    "ssd.py": {"postprocess_detections"},
+    "rpn.py": {"assign_targets_to_anchors", "filter_proposals"},
+    "roi_heads.py": {"assign_targets_to_proposals", "postprocess_detections"},
+    "_utils.py": {"encode", "decode"},
+}
+NESTED = {"decode": "postprocess_detections", "encode": "compute_loss"}  # counted with the latter where it calls them
 
 
-def step(model: Any, images: list[Tensor], targets: list[dict[str, Tensor]], clock: Callable[[], float]) -> float:
-    """Seconds of a forward and backward pass."""
-    model.train().zero_grad(set_to_none=True)
-    torch.manual_seed(2)
+@dataclass
+class Times:
+    """Seconds of a call, and of the stages in it that patching replaces."""
+
+    whole: float
+    stages: float
+
+
+def timed(call: Callable[[], Any], clock: Callable[[], float]) -> Times:
+    """The call runs twice: once for its whole time, and once under a profiler for its stages."""
     start = clock()
-    sum(model(images, copy.deepcopy(targets)).values()).backward()
-    return clock() - start
+    call()
+    whole = clock() - start
+    profile = cProfile.Profile(clock)
+    profile.runcall(call)
+    stages = 0.0
+    for (file, _, function), (_, _, _, cumulative, callers) in pstats.Stats(profile).stats.items():  # type: ignore[attr-defined]
+        if function not in STAGES.get(Path(file).name, ()):
+            continue
+        outer = [seconds for (_, _, name), (_, _, _, seconds) in callers.items() if name == NESTED.get(function)]
+        stages += cumulative - sum(outer)
+    return Times(whole, stages)
 
 
-def inference(model: Any, images: list[Tensor], clock: Callable[[], float]) -> float:
-    """Seconds of a forward pass in evaluation."""
-    model.eval()
-    with torch.inference_mode():
-        start = clock()
-        model(images)
-        return clock() - start
-
-
-def measure(name: str, size: int, images: int, objects: int, rounds: int, clock: Callable[[], float]) -> list[float]:
-    """Seconds of the fastest round: step of the stock and of the patched model, inference of both."""
-    stock = build(name, size)
+def measure(name: str, options: argparse.Namespace) -> tuple[list[Times], list[Times]]:
+    """The fastest training step and inference, each of the stock and of the patched model."""
+    stock = build(name, options.size)
     model = copy.deepcopy(stock)
     report = patch_torchvision(model)
     assert report.replaced and not report.left, report
-    given, targets = batch(name, size, images, objects)
-    times: list[list[float]] = [[], [], [], []]
-    for number in range(rounds + 1):
-        row = [step(each, given, targets, clock) for each in (stock, model)]
-        row += [inference(each, given, clock) for each in (stock, model)]
-        if number:  # the first round warms up
-            for found, seconds in zip(times, row, strict=True):
-                found.append(seconds)
-    return [min(found) for found in times]
+    images, targets = batch(name, options.size, options.images, options.objects)
+
+    def step(each: Any) -> None:
+        each.train().zero_grad(set_to_none=True)
+        torch.manual_seed(2)
+        sum(each(images, copy.deepcopy(targets)).values()).backward()
+
+    def inference(each: Any) -> None:
+        with torch.inference_mode():
+            each.eval()(images)
+
+    found: dict[tuple[Any, Any], list[Times]] = {}
+    for number in range(options.rounds + 1):
+        for call in (step, inference):
+            for each in (stock, model):
+                times = timed(lambda call=call, each=each: call(each), CLOCKS[options.clock])  # type: ignore[misc]
+                if number:  # the first round warms up
+                    found.setdefault((call, each), []).append(times)
+    fastest = {
+        key: Times(min(each.whole for each in times), min(each.stages for each in times))
+        for key, times in found.items()
+    }
+    return [fastest[step, each] for each in (stock, model)], [fastest[inference, each] for each in (stock, model)]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", type=int, default=480, help="shorter side of the images; SSD300 has 300")
-    parser.add_argument("--images", type=int, default=2)
+    parser.add_argument("--size", type=int, default=640, help="shorter side of the images; SSD300 has 300")
+    parser.add_argument("--images", type=int, default=1)
     parser.add_argument("--objects", type=int, default=20, help="per image")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--clock", choices=list(CLOCKS), default="wall")
     parser.add_argument("--models", nargs="+", default=list(BUILDERS), choices=list(BUILDERS), metavar="NAME")
     options = parser.parse_args(arguments)
-    images = f"{options.images} images of {options.size} x {options.size * 5 // 4}, {options.objects} objects each"
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {images}")
-    print(f"the fastest of {options.rounds} rounds, {options.clock} time\n")
-    print("| model | step before | after | inference before | after |\n|---|---:|---:|---:|---:|")
+    width = options.size * 5 // 4
+    print(
+        f"torch {torch.__version__}, {torch.get_num_threads()} threads; {options.images} image(s) of {options.size} x"
+    )
+    print(f"{width} with {options.objects} objects; the fastest of {options.rounds} rounds, {options.clock} time\n")
+    print("| model | step before | after | its stages | after | inference before | after | its stages | after |")
+    print("|---|---:|---:|---:|---:|---:|---:|---:|---:|")
     for name in options.models:
-        found = measure(name, options.size, options.images, options.objects, options.rounds, CLOCKS[options.clock])
-        print(f"| {name} | " + " | ".join(f"{1000 * seconds:,.0f} ms" for seconds in found) + " |", flush=True)
+        cells = []
+        for stock, model in measure(name, options):
+            cells += [stock.whole, model.whole, stock.stages, model.stages]
+        shown = [f"{1000 * seconds:,.0f} ms" if seconds else "-" for seconds in cells]
+        print(f"| {name} | {' | '.join(shown)} |", flush=True)
 
 
 if __name__ == "__main__":

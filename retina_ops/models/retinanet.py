@@ -250,8 +250,10 @@ class RetinaNet(retinanet.RetinaNet):  # type: ignore[misc]
     def _anchors(self, batch: Any, features: list[Tensor]) -> list[Tensor]:
         """``[A, 4]`` for each image: one tensor where the generator is torchvision's. It must not be edited."""
         generator, images = self.anchor_generator, len(batch.image_sizes)
-        is_plain = type(generator).forward is AnchorGenerator.forward and "forward" not in generator.__dict__
-        if is_plain and not (generator._forward_hooks or generator._forward_pre_hooks):
+        methods = ("forward", "grid_anchors", "set_cell_anchors")
+        is_own = any(name in generator.__dict__ for name in methods)  # set on the instance
+        is_own = is_own or type(generator).forward is not AnchorGenerator.forward
+        if not is_own and not (generator._forward_hooks or generator._forward_pre_hooks):
             return [self._anchor_cache.get(generator, tuple(batch.tensors.shape[-2:]), features)] * images
         anchors: list[Tensor] = generator(batch, features)
         return anchors

@@ -45,10 +45,11 @@ def save_model(model: RetinaNet, directory: str | Path, extra: dict[str, Any] | 
     if model.config is None:
         raise ValueError("only a model from build_model can be saved: its config is needed to build it again")
     directory = Path(directory)
+    config = _current_config(model)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     with atomic_write(directory / WEIGHTS, durable=True) as temporary:
         save_file(tensors, temporary, metadata={"format": "pt"})
-    described = {"model": _current_config(model).to_dict(), "categories": model.categories, **(extra or {})}
+    described = {"model": config.to_dict(), "categories": model.categories, **(extra or {})}
     write_json(directory / CONFIG, described, indent=2)
     return directory / WEIGHTS
 
@@ -57,10 +58,9 @@ def _current_config(model: RetinaNet) -> ModelConfig:
     """The model's configuration with the settings that it has now."""
     assert model.config is not None
     for name, coder in (("box_coder", model.box_coder), ("head.regression_head.box_coder", _loss_coder(model))):
-        if tuple(coder.weights) != (1, 1, 1, 1):
-            raise ValueError(
-                f"a model whose {name} has weights {tuple(coder.weights)} cannot be saved: only 1, 1, 1, 1"
-            )
+        weights = tuple(coder.weights)
+        if weights != (1, 1, 1, 1):
+            raise ValueError(f"{name} has weights {weights}: a model can be saved with (1, 1, 1, 1) alone")
     if model.detections_per_img is None:
         raise ValueError("detections_per_img is None: a model can be saved with a number alone")
     return replace(

@@ -143,6 +143,10 @@ ATTRIBUTES: dict[str, list[Change]] = {
     "anchor_generator": [
         setting("anchor_generator", AnchorGenerator(((10, 20), (30, 40), (50, 60)), ((0.7, 1.0, 1.4),) * 3)),
         method("anchor_generator.forward", moved_anchors),
+        method(
+            "anchor_generator.grid_anchors",
+            lambda self, *given: [3 + each for each in type(self).grid_anchors(self, *given)],
+        ),
         lambda model: model.anchor_generator.register_forward_hook(lambda _, given, out: [3 + each for each in out]),
     ],
     "head": [

@@ -260,12 +260,12 @@ def test_gamma_0_is_nearer_to_float64_than_bce() -> None:
     ours = sigmoid_focal_loss(logits, targets, -1, 0.0)
     errors = [((loss.double() - exact) / exact).abs().max() for loss in (ours, bce)]
     assert errors[0] < 1e-6 and errors[1] > 0.5
-    torch.testing.assert_close(ours, bce, rtol=1e-6, atol=3e-7)
+    torch.testing.assert_close(ours, bce, rtol=1e-6, atol=1e-6)
 
 
 def test_targets_that_require_grad() -> None:
     """torchvision differentiates by them."""
     logits, targets = torch.randn(4, 3), torch.rand(4, 3, requires_grad=True)
     assert torchvision.ops.sigmoid_focal_loss(logits, targets, reduction="sum").requires_grad
-    with pytest.raises(RuntimeError, match="targets"):
+    with pytest.raises(ValueError, match="targets must not require grad"):
         sigmoid_focal_loss(logits, targets, reduction="sum")
