@@ -4,7 +4,7 @@
 
 It also shows the stages that patching replaces: matching, losses (forward), box coding, selection and suppression; the
 matching of SSD is a part of its ``forward`` and not shown. The weights are random, with classifiers that find objects.
-Rounds of the stock and of the patched model take turns, and the table has the fastest of each. ``--clock thread`` counts
+Rounds of the stock and of the patched model take turns; the table has the fastest of each. ``--clock thread`` counts
 the seconds of the calling thread on a core: they hardly depend on other processes.
 """
 

@@ -10,6 +10,7 @@ from typing import Any, cast
 from .. import EmaNormalizer
 from ..errors import needs_extra
 from ..inference import predict_files
+from ..ops._torchscript import refuse_tracing
 from ..ops.labels import explain_labels
 from .anchors import AnchorCache, default_anchor_generator
 from .composed import composed_loss, has_plain_loss, is_plain_coder, is_plain_matcher, shared_anchors
@@ -183,6 +184,7 @@ class RetinaNet(retinanet.RetinaNet):  # type: ignore[misc]
         Raises:
             TargetError: targets that are missing or do not fit, see `retina_ops.models.targets`.
         """
+        refuse_tracing("retina_ops.models.RetinaNet")
         images = [image if image.is_floating_point() else image.float().div_(255) for image in images]
         if self.training:
             check_targets(targets, len(images))

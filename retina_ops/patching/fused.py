@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..anchor_cache import AnchorCache
+from ..ops._torchscript import refuse_tracing
 from ..ops.detections import clamp_limits, exceeds_cuda_topk, unpad_detections
 from ..ops.labels import explain_labels
 from ..ops.postprocess import postprocess
@@ -61,6 +62,7 @@ class FusedRetinaNet(Fused):
 
     def forward(self: Any, images: list[Tensor], targets: list[Target] | None = None) -> Any:
         state: PatchState = self._retina_ops
+        refuse_tracing("a patched model")
         check_unchanged(self)
         if not _are_valid(images, targets if self.training else []):
             return super().forward(images, targets)  # type: ignore[misc]  # raises torchvision's error

@@ -16,6 +16,7 @@ from torchvision.models.detection._utils import BoxCoder, Matcher, SSDMatcher
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 
 import retina_ops.models
+from retina_ops import patch_torchvision
 from retina_ops.models import LossOptions, RetinaNet
 from retina_ops.models.retinanet import Resize
 
@@ -353,6 +354,27 @@ def test_torchscript_is_refused_with_a_sentence(path: str) -> None:
         RuntimeError, match=r"^retina_ops\.models\.\w+: TorchScript is not supported; use torch\.compile"
     ):
         torch.jit.script(module)
+
+
+class Scores(nn.Module):
+    """Returns tensors, as torch.jit.trace wants them."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.model([image])[0]["scores"]
+
+
+@pytest.mark.parametrize("name", ["ours", "patched"])
+def test_tracing_is_refused(name: str) -> None:
+    """A trace would have the sizes and the numbers of detections of its example, in silence."""
+    model = tiny_torchvision(RetinaNet if name == "ours" else stock_module.RetinaNet).eval()
+    if name == "patched":
+        patch_torchvision(model)
+    with pytest.raises(RuntimeError, match=r"torch\.jit\.trace is not supported; use torch\.compile or torch\.export"):
+        torch.jit.trace(Scores(model), torch.rand(3, 64, 96))
 
 
 def test_every_model_has_torchvisions_class() -> None:
