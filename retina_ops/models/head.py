@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, cast
 
 from ..errors import needs_extra
+from ..patching.hooks import has_global_hooks, has_hooks
 from ..reference.head_outputs import by_anchor
 
 with needs_extra("models"):
@@ -188,8 +189,8 @@ def _has_own_forward(module: nn.Module, kind: type[nn.Module]) -> bool:
         isinstance(module, kind)
         and type(module).forward is kind.forward
         and "forward" not in module.__dict__
-        and not (module._forward_hooks or module._forward_pre_hooks)
-        and not (module._backward_hooks or module._backward_pre_hooks)
+        and not has_hooks(module)
+        and not has_global_hooks()
     )
 
 

@@ -12,6 +12,7 @@ from ..errors import needs_extra
 from ..inference import predict_files
 from ..ops._torchscript import refuse_tracing
 from ..ops.labels import explain_labels
+from ..patching.hooks import has_global_hooks, has_hooks
 from .anchors import AnchorCache, default_anchor_generator
 from .composed import composed_loss, has_plain_loss, is_plain_coder, is_plain_matcher, shared_anchors
 from .config import ModelConfig
@@ -255,7 +256,7 @@ class RetinaNet(retinanet.RetinaNet):  # type: ignore[misc]
         methods = ("forward", "grid_anchors", "set_cell_anchors")
         is_own = any(name in generator.__dict__ for name in methods)  # set on the instance
         is_own = is_own or type(generator).forward is not AnchorGenerator.forward
-        if not is_own and not (generator._forward_hooks or generator._forward_pre_hooks):
+        if not is_own and not has_hooks(generator) and not has_global_hooks():
             return [self._anchor_cache.get(generator, tuple(batch.tensors.shape[-2:]), features)] * images
         anchors: list[Tensor] = generator(batch, features)
         return anchors

@@ -54,10 +54,10 @@ def patch_torchvision(model: Any) -> PatchReport:
     Each call checks the same again and raises RuntimeError with the reason: such a change needs
     :func:`unpatch_torchvision` before or after it, and patching again. The anchor generator may change at any time:
     its own anchors are used where its methods were changed or it has hooks. On CUDA, post-processing is torchvision's
-    where ``topk_candidates`` and the scores of a level are both above 65,536. Not noticed are:
+    where ``topk_candidates`` and the scores of a level are both above 65,536; so is the whole forward pass while hooks
+    are registered for all modules. Not noticed are:
 
     - changes inside what those torchvision functions call in turn;
-    - hooks registered for all modules: anchors from the cache come without a call of the anchor generator;
     - in a model compiled by ``torch.compile``, all changes but another head and hooks of the anchor generator.
 
     In the **other models** torchvision's own code runs, with :func:`match_anchors` for the matcher and its matrix of

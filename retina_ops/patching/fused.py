@@ -16,7 +16,8 @@ from ..ops.postprocess import postprocess
 from ..ops.retinanet_loss import retinanet_loss
 from ..reference.head_outputs import by_anchor
 from .classes import Fused
-from .recognition import fingerprint, has_hooks, reasons
+from .hooks import has_global_hooks, has_hooks
+from .recognition import fingerprint, reasons
 
 Target = dict[str, Tensor]
 Maps = dict[str, list[Tensor]]  # "cls_logits" [B, A * K, H, W] and "bbox_regression" [B, A * 4, H, W] of each level
@@ -64,6 +65,8 @@ class FusedRetinaNet(Fused):
         state: PatchState = self._retina_ops
         refuse_tracing("a patched model")
         check_unchanged(self)
+        if not torch.compiler.is_compiling() and has_global_hooks():
+            return super().forward(images, targets)  # type: ignore[misc]  # they see what torchvision's modules return
         if not _are_valid(images, targets if self.training else []):
             return super().forward(images, targets)  # type: ignore[misc]  # raises torchvision's error
         original_sizes = [(image.shape[-2], image.shape[-1]) for image in images]

@@ -16,12 +16,12 @@ from torchvision.ops import boxes
 
 from .classes import Fused, own_class
 from .detectors import DETECTORS
+from .hooks import has_hooks
 from .stock import is_torchvisions
 
 MOST_LEVELS = 8  # kMaxLevels of csrc/common/head_levels.h
 _BOX_LOSSES = ("l1", "smooth_l1", "giou", "diou", "ciou")
 _CLIP = (math.log(1000.0 / 16),)  # torchvision's default; the fused operators clip at no other
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 # The methods that the fused operators stand for, and the part of the patch that replaces each.
 _MODEL = {"forward": "model", "compute_loss": "loss", "postprocess_detections": "post-processing"}
@@ -140,11 +140,6 @@ def reasons_before_patching(model: Any) -> dict[str, str]:
     if has_hooks(model.anchor_generator):
         left.setdefault("anchors", "model.anchor_generator has hooks")
     return left
-
-
-def has_hooks(module: nn.Module) -> bool:
-    """Whether forward or backward hooks are registered on the module itself."""
-    return any(getattr(module, hooks) for hooks in _HOOKS)
 
 
 def check_model(model: Any, function: str) -> None:

@@ -356,6 +356,37 @@ def test_torchscript_is_refused_with_a_sentence(path: str) -> None:
         torch.jit.script(module)
 
 
+@pytest.mark.parametrize("name", ["ours", "patched"])
+@pytest.mark.parametrize("mode", ["train", "eval"])
+def test_hooks_for_all_modules_see_what_torchvisions_modules_return(name: str, mode: str) -> None:
+    """As profilers and feature extractors set them."""
+    model, stock = tiny_torchvision(RetinaNet if name == "ours" else stock_module.RetinaNet), tiny_torchvision()
+    if name == "patched":
+        patch_torchvision(model)
+    images, targets = tiny_batch()
+    seen: list[tuple[str, list[Any]]] = []
+
+    def shapes(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return list(value.shape)
+        values = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ()
+        return [shapes(each) for each in values]
+
+    records = []
+    for each in (model, stock):
+        getattr(each, mode)()
+        handle = torch.nn.modules.module.register_module_forward_hook(
+            lambda module, given, output: seen.append((type(module).__bases__[0].__name__, shapes(output)))
+        )
+        try:
+            each(images, copy.deepcopy(targets))
+        finally:
+            handle.remove()
+        records.append([output for _, output in seen])
+        seen.clear()
+    assert records[0] == records[1] and len(records[0]) > 10
+
+
 class Scores(nn.Module):
     """Returns tensors, as torch.jit.trace wants them."""
 
