@@ -157,9 +157,11 @@ class RetinaNet(retinanet.RetinaNet):  # type: ignore[misc]
     @loss_options.setter
     def loss_options(self, options: LossOptions) -> None:
         self._loss_options = options
-        matcher, regression = self.proposal_matcher, getattr(self.head, "regression_head", None)
-        matcher.high_threshold, matcher.low_threshold = options.fg_iou_thresh, options.bg_iou_thresh
-        matcher.allow_low_quality_matches = options.allow_low_quality_matches
+        matcher: Any = self.proposal_matcher
+        if hasattr(matcher, "high_threshold"):  # a matcher of another kind has its own rule
+            matcher.high_threshold, matcher.low_threshold = options.fg_iou_thresh, options.bg_iou_thresh
+            matcher.allow_low_quality_matches = options.allow_low_quality_matches
+        regression = getattr(self.head, "regression_head", None)
         if hasattr(regression, "_loss_type"):
             regression._loss_type = options.box_loss  # type: ignore[union-attr,assignment]
         if options.normalization != "ema":

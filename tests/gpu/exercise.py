@@ -55,6 +55,7 @@ def matching(count: int, objects: int, dtype: torch.dtype, device: str) -> list[
     return [
         ops.match_anchors(anchors, truth),
         ops.match_anchors(anchors, truth, 0.5, 0.4, False),
+        ops.match_anchors(anchors, truth, 0.7, 0.3, min_pos_iou=0.4),
         ops.match_anchors(anchors, truth, ignore_regions=regions),
         *ops.match_anchors(anchors, [truth, truth[:0], truth[:1]]),
     ]
