@@ -112,7 +112,7 @@ class FusedBoxCoder(Fused):
         stock = type(self)._patched.decode_single
         if stock is not _DECODE_SINGLE or self.bbox_xform_clip != LOG_LIMIT:
             return stock(self, rel_codes, boxes)  # type: ignore[no-any-return]
-        codes = rel_codes.reshape(rel_codes.shape[0], -1, 4)
+        codes = rel_codes.reshape(rel_codes.shape[0], rel_codes.shape[1] // 4, 4)
         decoded = decode_boxes(codes, boxes[:, None].expand_as(codes), self.weights)
         return decoded.to(rel_codes.dtype).flatten(1)
 
