@@ -25,6 +25,8 @@ from retina_ops.ops.postprocess import postprocess as postprocess
 from retina_ops.ops.retinanet_loss import retinanet_loss as retinanet_loss
 from retina_ops.ops.soft_nms import soft_nms as soft_nms
 from retina_ops.patching import patch_torchvision as patch_torchvision
+from retina_ops.patching import patch_torchvision_ops as patch_torchvision_ops
 from retina_ops.patching import unpatch_torchvision as unpatch_torchvision
+from retina_ops.patching import unpatch_torchvision_ops as unpatch_torchvision_ops
 
 __all__ = sorted(["__version__", *(name for name, value in globals().items() if callable(value) and name[0] != "_")])

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from .errors import TargetError
+
 COMMANDS = {
     "train": "train a RetinaNet on a COCO or Pascal VOC data set",
     "evaluate": "compute COCO metrics of a model or of a file of detections",
@@ -107,7 +109,7 @@ def _usage() -> str:
 
 def _is_explained(error: Exception) -> bool:
     """Whether the message tells a user what to do. Other errors are bugs and keep their traceback."""
-    if isinstance(error, OSError):
+    if isinstance(error, (OSError, TargetError)):
         return True
     if type(error).__name__ in ("DataError", "TrainingError", "WorkerError", "OutOfMemoryError"):
         return True

@@ -36,6 +36,25 @@ class DataWarning(UserWarning):
     """Input of which parts were left out. The message says what and how much."""
 
 
+class TargetError(ValueError, AssertionError):
+    """A target that a model cannot be trained on. An AssertionError, which torchvision raises, and a ValueError."""
+
+
+class TargetKeyError(TargetError, KeyError):
+    """A target without boxes or labels. Also a KeyError, which torchvision raises."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])  # KeyError would put it in quotes
+
+
+class TargetIndexError(TargetError, IndexError, RuntimeError):
+    """Targets or labels that do not fit images, boxes or classes. Also an IndexError, which torchvision raises."""
+
+
+class TargetTypeError(TargetError, TypeError):
+    """Targets that are not a list of dicts. Also a TypeError, which torchvision raises."""
+
+
 @contextmanager
 def needs_extra(extra: str) -> Iterator[None]:
     """Turns a failed import in the ``with`` statement into one line that names the extra to install.

@@ -4,7 +4,7 @@
 // the box with which its IoU is highest (the lowest index among equals). The anchor is foreground if that IoU is at
 // least `fg`, background if it is below `bg`, and ignored in between. With low-quality matches an anchor is also
 // foreground if its IoU with some box is the highest that this box has with any anchor; a box that overlaps no anchor
-// has no such match.
+// has no such match, and neither has one whose highest IoU is below `low_quality`.
 #pragma once
 
 #include "common/box.h"
@@ -20,9 +20,10 @@ enum class MatchCode : int64_t { kForeground = 0, kBackground = 1, kBetween = 2 
 
 template <class T>
 struct MatchThresholds {
-  T fg;   // an anchor is foreground if its IoU is at least this
-  T bg;   // an anchor is background if its IoU is below this
-  T iof;  // an ignore region covers an anchor if intersection / anchor area is at least this
+  T fg;           // an anchor is foreground if its IoU is at least this
+  T bg;           // an anchor is background if its IoU is below this
+  T iof;          // an ignore region covers an anchor if intersection / anchor area is at least this
+  T low_quality;  // a box has low-quality matches if its highest IoU is at least this, and above 0
 };
 
 template <class T>

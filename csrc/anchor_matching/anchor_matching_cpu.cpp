@@ -30,7 +30,8 @@ Range range_of(const MatchWork<T>& work, int64_t group) {
 
 template <class T>
 MatchThresholds<T> thresholds_of(const MatchProblem& problem) {
-  return {static_cast<T>(problem.fg_iou), static_cast<T>(problem.bg_iou), static_cast<T>(problem.ignore_iof)};
+  return {static_cast<T>(problem.fg_iou), static_cast<T>(problem.bg_iou), static_cast<T>(problem.ignore_iof),
+          static_cast<T>(problem.min_pos_iou)};
 }
 
 template <class T>
@@ -130,7 +131,8 @@ RETINA_OPS_HOST_DEVICE void decide(MatchWork<T>& work, int64_t group) {
   const GroupBest<T>* in_group = work.in_group.data() + group * problem.gt_capacity;
   const T* best = work.best.data() + range.image * problem.gt_capacity;
   for (int32_t j = 0; problem.allow_low_quality && j < problem.gt_counts[range.image]; ++j) {
-    if (best[j] > T(0) && in_group[j].iou == best[j]) add_low_quality_matches(work, range, j, in_group[j]);
+    const bool has_matches = best[j] > T(0) && best[j] >= static_cast<T>(problem.min_pos_iou);
+    if (has_matches && in_group[j].iou == best[j]) add_low_quality_matches(work, range, j, in_group[j]);
   }
   if (problem.regions != nullptr && problem.region_counts[range.image] > 0) apply_ignore_regions(work, range);
   int64_t* matches = problem.matches + range.image * problem.anchor_count;

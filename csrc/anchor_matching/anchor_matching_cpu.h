@@ -32,6 +32,7 @@ struct MatchProblem {
   double bg_iou;
   double ignore_iof;
   bool allow_low_quality;
+  double min_pos_iou;   // lowest IoU of a low-quality match
   int64_t* matches;     // [batch, anchor_count]
   int64_t* foreground;  // [batch] number of foreground anchors per image
 };

@@ -136,7 +136,7 @@ __global__ void __launch_bounds__(kMatchThreads) match_best_kernel(MatchKernelAr
     }
     if (args.allow_low_quality) {
       const A highest = warp_highest(iou > A(0) ? iou : A(0));
-      if (threadIdx.x % kWarpSize == 0 && highest > A(0)) {
+      if (threadIdx.x % kWarpSize == 0 && highest > A(0) && highest >= args.thresholds.low_quality) {
         atomicMax(&args.best[warp.image * args.gt_capacity + index], iou_bits(highest));
       }
     }
@@ -205,7 +205,8 @@ void launch_match_anchors_typed(const MatchDevice& device) {
   args.anchors_stride = device.anchors_per_image ? device.anchor_count : 0;
   args.blocks_per_image = ceil_div<int64_t>(device.anchor_count, kMatchThreads);
   args.first_block = device.limits.first * args.blocks_per_image;
-  args.thresholds = {static_cast<A>(device.fg_iou), static_cast<A>(device.bg_iou), static_cast<A>(device.ignore_iof)};
+  args.thresholds = {static_cast<A>(device.fg_iou), static_cast<A>(device.bg_iou), static_cast<A>(device.ignore_iof),
+                     static_cast<A>(device.min_pos_iou)};
   args.allow_low_quality = device.allow_low_quality;
   args.aligned = is_aligned(args.anchors, 16) && is_aligned(args.gt_boxes, 16) && is_aligned(args.regions, 16);
   const dim3 grid(static_cast<unsigned>((device.batch - device.limits.first) * args.blocks_per_image));
@@ -224,6 +225,6 @@ inline void launch_match_anchors(const MatchDevice& device) {
 }
 RETINA_OPS_LAUNCH(launch_match_anchors, MatchDevice, anchors, anchors_per_image, gt_boxes, gt_counts, regions,
                   region_counts, dtype, batch, anchor_count, gt_capacity, region_capacity, fg_iou, bg_iou, ignore_iof,
-                  allow_low_quality, matches, foreground, best, limits);
+                  allow_low_quality, min_pos_iou, matches, foreground, best, limits);
 
 }  // namespace retina_ops

@@ -33,9 +33,9 @@ void run(const MatchProblem& problem) {
 std::tuple<Tensor, Tensor> match_anchors_cpu(const Tensor& anchors, const Tensor& gt_boxes, const Tensor& gt_counts,
                                              std::optional<Tensor> regions, std::optional<Tensor> region_counts,
                                              double fg_iou_thresh, double bg_iou_thresh, bool allow_low_quality,
-                                             double ignore_iof) {
+                                             double ignore_iof, double min_pos_iou) {
   const MatchCall call = check_match_anchors(anchors, gt_boxes, gt_counts, regions, region_counts, fg_iou_thresh,
-                                             bg_iou_thresh, allow_low_quality, ignore_iof);
+                                             bg_iou_thresh, allow_low_quality, ignore_iof, min_pos_iou);
   const MatchProblem& problem = call.problem;
   check_counts("gt_boxes", problem.gt_counts, problem.batch, problem.gt_capacity);
   if (problem.regions != nullptr) {
@@ -62,5 +62,6 @@ STABLE_TORCH_LIBRARY_FRAGMENT(retina_ops, m) {
   // The match of each anchor, int64 [B, A], and the number of foreground anchors of each image, int64 [B].
   m.def(
       "match_anchors(Tensor anchors, Tensor gt_boxes, Tensor gt_counts, Tensor? regions, Tensor? region_counts, "
-      "float fg_iou_thresh, float bg_iou_thresh, bool allow_low_quality, float ignore_iof) -> (Tensor, Tensor)");
+      "float fg_iou_thresh, float bg_iou_thresh, bool allow_low_quality, float ignore_iof, "
+      "float min_pos_iou) -> (Tensor, Tensor)");
 }

@@ -36,7 +36,7 @@ inline void check_padded_boxes(const char* op, const char* name, const Tensor& b
 inline MatchCall check_match_anchors(const Tensor& anchors, const Tensor& gt_boxes, const Tensor& gt_counts,
                                      const std::optional<Tensor>& regions, const std::optional<Tensor>& region_counts,
                                      double fg_iou_thresh, double bg_iou_thresh, bool allow_low_quality,
-                                     double ignore_iof) {
+                                     double ignore_iof, double min_pos_iou) {
   const char* op = "match_anchors";
   check_floating(op, "anchors", anchors);
   check_padded_boxes(op, "gt_boxes", gt_boxes, gt_counts, anchors);
@@ -82,6 +82,7 @@ inline MatchCall check_match_anchors(const Tensor& anchors, const Tensor& gt_box
   problem.bg_iou = bg_iou_thresh;
   problem.ignore_iof = ignore_iof;
   problem.allow_low_quality = allow_low_quality;
+  problem.min_pos_iou = min_pos_iou;
   problem.matches = call.matches.mutable_data_ptr<int64_t>();
   problem.foreground = call.foreground.mutable_data_ptr<int64_t>();
   return call;

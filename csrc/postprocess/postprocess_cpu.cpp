@@ -167,6 +167,7 @@ void detect(const PostprocessProblem& problem, const Scan<S>& scan, int64_t imag
   std::vector<Box<A>> boxes;
   std::vector<S> scores;
   std::vector<int64_t> labels;
+  std::vector<int64_t> indices;
   for (int l = 0; l < problem.logits.count; ++l) {
     for (const KeyOf<S> key : scan.best(static_cast<size_t>(image * problem.logits.count + l), problem.topk)) {
       const int64_t place = place_of_key<S>(key);
@@ -176,6 +177,7 @@ void detect(const PostprocessProblem& problem, const Scan<S>& scan, int64_t imag
                                                   static_cast<const A*>(problem.image_sizes), coding, image, anchor));
       scores.push_back(score_of_key<S>(key));
       labels.push_back(place - anchor * problem.logits.channels);
+      indices.push_back(problem.logits.level[l].first_anchor + anchor);
     }
   }
   const NmsProblem nms{boxes.data(),         problem.box_dtype, scores.data(),
@@ -185,12 +187,14 @@ void detect(const PostprocessProblem& problem, const Scan<S>& scan, int64_t imag
   Box<A>* out_boxes = static_cast<Box<A>*>(problem.boxes) + image * problem.detections;
   S* out_scores = static_cast<S*>(problem.scores) + image * problem.detections;
   int64_t* out_labels = problem.labels + image * problem.detections;
+  int64_t* out_indices = problem.indices + image * problem.detections;
   for (int64_t i = 0; i < problem.detections; ++i) {
     const bool is_kept = i < static_cast<int64_t>(kept.size());
     const auto candidate = is_kept ? static_cast<size_t>(kept[static_cast<size_t>(i)]) : 0;
     out_boxes[i] = is_kept ? boxes[candidate] : Box<A>{A(0), A(0), A(0), A(0)};
     out_scores[i] = is_kept ? scores[candidate] : S(0);
     out_labels[i] = is_kept ? labels[candidate] : -1;
+    out_indices[i] = is_kept ? indices[candidate] : -1;
   }
   problem.counts[image] = static_cast<int64_t>(kept.size());
 }

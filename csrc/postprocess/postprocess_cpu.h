@@ -22,9 +22,10 @@ struct PostprocessProblem {
   void* scores;        // [batch, D] of float or double
   int64_t* labels;     // [batch, D]
   int64_t* counts;     // [batch]
+  int64_t* indices;    // [batch, D]: the anchor of each detection, among those of all levels
 };
 
-// Fills the outputs. Past the last detection of an image they are 0, labels -1.
+// Fills the outputs. Past the last detection of an image they are 0, labels and indices -1.
 void postprocess_images(const PostprocessProblem& problem, ParallelFor parallel);
 
 }  // namespace retina_ops

@@ -29,14 +29,16 @@ struct PostprocessDetect {
   const A* image_sizes;  // [batch, 2]
   BoxCoding<A> coding;   // without the borders of the image
   A nms_threshold;
-  int64_t detections;         // D
-  Box<A>* candidates;         // [batch, C] in order of score
-  S* candidate_scores;        // [batch, C]
-  int32_t* candidate_labels;  // [batch, C]
-  Box<A>* boxes;              // [batch, D]
-  S* scores;                  // [batch, D]
-  int64_t* labels;            // [batch, D]
-  int64_t* counts;            // [batch]
+  int64_t detections;          // D
+  Box<A>* candidates;          // [batch, C] in order of score
+  S* candidate_scores;         // [batch, C]
+  int32_t* candidate_labels;   // [batch, C]
+  int64_t* candidate_indices;  // [batch, C]: of the anchor, among those of all levels
+  Box<A>* boxes;               // [batch, D]
+  S* scores;                   // [batch, D]
+  int64_t* labels;             // [batch, D]
+  int64_t* counts;             // [batch]
+  int64_t* indices;            // [batch, D]
 };
 
 // Sorts the keys of each slab, largest first. keys: [slabs, capacity], capacity a power of two. kInShared: the block
@@ -95,7 +97,7 @@ __device__ __forceinline__ unsigned keys_from(const Key* keys, unsigned count, K
   return low;
 }
 
-// Writes the box, score and label of each candidate at its rank among the candidates of the image.
+// Writes the box, score, label and anchor of each candidate at its rank among the candidates of the image.
 // launch: `blocks` blocks per slab, one thread per candidate.
 template <class A, class S>
 __global__ void __launch_bounds__(kPostprocessThreads)
@@ -122,6 +124,7 @@ __global__ void __launch_bounds__(kPostprocessThreads)
                                                     args.image_sizes, args.coding, image, anchor);
   args.candidate_scores[to] = score_of_key<S>(key);
   args.candidate_labels[to] = static_cast<int32_t>(place - anchor * args.classes);
+  args.candidate_indices[to] = args.deltas.level[level].first_anchor + anchor;
 }
 
 // Greedy suppression in each class, and the outputs. launch: one block per image.
@@ -146,6 +149,7 @@ __global__ void __launch_bounds__(kPostprocessThreads) postprocess_nms_kernel(Po
   Box<A>* boxes = args.boxes + image * args.detections;
   S* scores = args.scores + image * args.detections;
   int64_t* labels = args.labels + image * args.detections;
+  int64_t* indices = args.indices + image * args.detections;
   int64_t count = 0;
   for (int64_t begin = 0; begin < total && count < args.detections; begin += kNmsTile) {
     const int width = static_cast<int>(total - begin < kNmsTile ? total - begin : kNmsTile);
@@ -193,6 +197,7 @@ __global__ void __launch_bounds__(kPostprocessThreads) postprocess_nms_kernel(Po
       boxes[to] = tile[thread];
       scores[to] = args.candidate_scores[first + begin + thread];
       labels[to] = tile_labels[thread];
+      indices[to] = args.candidate_indices[first + begin + thread];
     }
     // No barrier is needed: a thread overwrites its own candidate alone, and the next barrier orders the detections.
     count += __popc(static_cast<unsigned>(chosen)) + __popc(static_cast<unsigned>(chosen >> 32));
@@ -201,6 +206,7 @@ __global__ void __launch_bounds__(kPostprocessThreads) postprocess_nms_kernel(Po
     boxes[i] = {A(0), A(0), A(0), A(0)};
     scores[i] = S(0);
     labels[i] = -1;
+    indices[i] = -1;
   }
   if (thread == 0) args.counts[image] = count;
 }

@@ -18,7 +18,7 @@ constexpr int64_t kPostprocessSharedBytes = 32768;  // of keys that are sorted i
 struct PostprocessBytes {
   int64_t capacity;      // keys per slab, a power of two
   int64_t states, bins;  // zero before
-  int64_t keys, candidates, scores, labels;
+  int64_t keys, candidates, scores, labels, indices;
 };
 
 inline PostprocessBytes postprocess_bytes(const PostprocessProblem& problem) {
@@ -36,6 +36,7 @@ inline PostprocessBytes postprocess_bytes(const PostprocessProblem& problem) {
   bytes.candidates = rounded(slabs * problem.topk * (problem.box_dtype == Dtype::kFloat64 ? 32 : 16));
   bytes.scores = rounded(slabs * problem.topk * (double_scores ? 8 : 4));
   bytes.labels = rounded(slabs * problem.topk * 4);
+  bytes.indices = rounded(slabs * problem.topk * 8);
   return bytes;
 }
 
@@ -49,6 +50,7 @@ struct PostprocessDevice : PostprocessProblem {
   void* candidates;
   void* candidate_scores;
   int32_t* candidate_labels;
+  int64_t* candidate_indices;
   LaunchLimits limits;
   cudaStream_t stream;
 };
@@ -110,10 +112,12 @@ void launch_postprocess_detect(const PostprocessDevice& device) {
   args.candidates = static_cast<Box<A>*>(device.candidates);
   args.candidate_scores = static_cast<S*>(device.candidate_scores);
   args.candidate_labels = device.candidate_labels;
+  args.candidate_indices = device.candidate_indices;
   args.boxes = static_cast<Box<A>*>(device.boxes);
   args.scores = static_cast<S*>(device.scores);
   args.labels = device.labels;
   args.counts = device.counts;
+  args.indices = device.indices;
   const auto images = static_cast<unsigned>(device.logits.batch - device.limits.first);
   const auto blocks = static_cast<unsigned>(ceil_div<int64_t>(device.topk, kPostprocessThreads));
   if (blocks > 0) {
@@ -140,7 +144,8 @@ inline void launch_postprocess(const PostprocessDevice& device) {
   launch_postprocess_detect<float, float>(device);
 }
 RETINA_OPS_LAUNCH(launch_postprocess, PostprocessDevice, logits, deltas, anchors, image_sizes, box_dtype,
-                  score_threshold, topk, nms_threshold, detections, weights, boxes, scores, labels, counts, capacity,
-                  states, bins, keys, candidates, candidate_scores, candidate_labels, limits);
+                  score_threshold, topk, nms_threshold, detections, weights, boxes, scores, labels, counts, indices,
+                  capacity, states, bins, keys, candidates, candidate_scores, candidate_labels, candidate_indices,
+                  limits);
 
 }  // namespace retina_ops

@@ -16,8 +16,8 @@ void run_on_cuda(const PostprocessCall& call) {
   const torch::stable::accelerator::DeviceGuard guard(call.anchors.get_device_index());
   const PostprocessBytes bytes = postprocess_bytes(problem);
   Tensor zeros = torch::stable::new_zeros(call.anchors, {bytes.states + bytes.bins}, ScalarType::Byte);
-  Tensor space = torch::stable::new_empty(call.anchors, {bytes.keys + bytes.candidates + bytes.scores + bytes.labels},
-                                          ScalarType::Byte);
+  Tensor space = torch::stable::new_empty(
+      call.anchors, {bytes.keys + bytes.candidates + bytes.scores + bytes.labels + bytes.indices}, ScalarType::Byte);
   auto* zeroed = static_cast<uint8_t*>(zeros.mutable_data_ptr());
   auto* memory = static_cast<uint8_t*>(space.mutable_data_ptr());
   PostprocessDevice device{problem};
@@ -28,6 +28,8 @@ void run_on_cuda(const PostprocessCall& call) {
   device.candidates = memory + bytes.keys;
   device.candidate_scores = memory + bytes.keys + bytes.candidates;
   device.candidate_labels = reinterpret_cast<int32_t*>(memory + bytes.keys + bytes.candidates + bytes.scores);
+  device.candidate_indices =
+      reinterpret_cast<int64_t*>(memory + bytes.keys + bytes.candidates + bytes.scores + bytes.labels);
   device.stream = current_stream(call.anchors);
   launch_postprocess(device);
   RETINA_OPS_LAUNCH_CHECK();

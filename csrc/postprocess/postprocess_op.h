@@ -23,6 +23,7 @@ struct PostprocessCall {
   Tensor scores;
   Tensor labels;
   Tensor counts;
+  Tensor indices;
   PostprocessProblem problem;
 };
 
@@ -72,6 +73,7 @@ inline PostprocessCall check_postprocess(const std::vector<Tensor>& cls_logits,
   call.scores = torch::stable::new_empty(anchors, {batch, d}, accumulate_dtype(call.logits.tensors[0]));
   call.labels = torch::stable::new_empty(anchors, {batch, d}, ScalarType::Long);
   call.counts = torch::stable::new_empty(anchors, {batch}, ScalarType::Long);
+  call.indices = torch::stable::new_empty(anchors, {batch, d}, ScalarType::Long);
   PostprocessProblem& problem = call.problem;
   problem.logits = logits;
   problem.deltas = call.deltas.levels;
@@ -87,10 +89,11 @@ inline PostprocessCall check_postprocess(const std::vector<Tensor>& cls_logits,
   problem.scores = call.scores.mutable_data_ptr();
   problem.labels = call.labels.mutable_data_ptr<int64_t>();
   problem.counts = call.counts.mutable_data_ptr<int64_t>();
+  problem.indices = call.indices.mutable_data_ptr<int64_t>();
   return call;
 }
 
-using PostprocessOutputs = std::tuple<Tensor, Tensor, Tensor, Tensor>;
+using PostprocessOutputs = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor>;
 
 // The operator of one backend; `run` computes a call.
 template <void (*run)(const PostprocessCall&)>
@@ -102,7 +105,7 @@ PostprocessOutputs postprocess(std::vector<Tensor> cls_logits, std::vector<Tenso
       check_postprocess(cls_logits, bbox_regression, anchors, image_sizes,
                         {score_thresh, topk_candidates, nms_thresh, detections_per_img, {wx, wy, ww, wh}});
   run(call);
-  return {call.boxes, call.scores, call.labels, call.counts};
+  return {call.boxes, call.scores, call.labels, call.counts, call.indices};
 }
 
 }  // namespace retina_ops

@@ -48,6 +48,8 @@ class EvaluateOptions:
             in the file; or "auto", by the sizes that the annotations state.
         on_bad_annotation: "error" stops at an annotation that cannot be used; "skip" leaves such annotations out and
             counts them.
+        max_detections: the best so many detections of each image and class count.
+        iou_thresholds: IoUs over which AP and AR are averaged; if empty, 0.50 to 0.95 in steps of 0.05.
         on_bad_image: "error" stops at an image that cannot be read; "skip" leaves such images out and counts them.
     """
 
@@ -63,6 +65,8 @@ class EvaluateOptions:
     precision: Literal["fp32", "bf16", "fp16", "auto"] = "fp32"
     device: str = "auto"
     exif: Literal["auto", "upright", "stored"] = "auto"
+    max_detections: Annotated[int, Range(1)] = 100
+    iou_thresholds: tuple[float, ...] = ()
     on_bad_image: Literal["error", "skip"] = "error"
     on_bad_annotation: Literal["error", "skip"] = "error"
 
@@ -82,7 +86,12 @@ def run(arguments: list[str]) -> None:
         dataset = None if is_file and not options.report else _open(options)
         truth = load_ground_truth(options.data if dataset is None or is_file else ground_truth_of(dataset))
         found = load_detections(options.detections, truth)
-        evaluation = evaluate(truth, found)
+        evaluation = evaluate(
+            truth,
+            found,
+            iou_thresholds=options.iou_thresholds or None,
+            max_detections=options.max_detections,
+        )
         _write(evaluation, output)
         if options.report and dataset is not None:
             _write_report(options, truth, found, evaluation, dataset)
@@ -106,6 +115,7 @@ def _evaluate_model(options: EvaluateOptions, world: World, output: OutputFolder
             context=lambda: autocast(precision, world.device),
             progress=progress,
         )
+    evaluator.iou_thresholds, evaluator.max_detections = options.iou_thresholds or None, options.max_detections
     evaluator.compute()
     if world.is_main and evaluator.evaluation is not None:
         output.write_json("detections.json", evaluator.detections)

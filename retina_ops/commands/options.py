@@ -83,7 +83,8 @@ def output_folder(path: str) -> Path:
 
 def metrics_table(metrics: dict[str, Any]) -> str:
     """COCO metrics as lines of text: one line for all classes together, then one line per class."""
-    keys = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100")
+    recalls = [key for key in metrics if key[:2] == "AR" and key[2:].isdigit()]  # named by their limits of detections
+    keys = ("AP", "AP50", "AP75", "APs", "APm", "APl", *recalls)
     per_class: dict[str, dict[str, Any]] = metrics.get("per_class", {})
     width = max([len("all classes"), *map(len, per_class)])
     lines = [f"{'':<{width}}" + "".join(f"{key:>8}" for key in keys)]

@@ -8,6 +8,7 @@ truth of that kind) the metrics hold None, which is ``null`` in JSON.
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ..coco_format import Json
-from ..errors import DataError, needs_extra
+from ..errors import DataError, DataWarning, needs_extra
 from .detections import load_detections, load_ground_truth
 
 with needs_extra("train"):
@@ -25,7 +26,8 @@ with needs_extra("train"):
 
 Metrics = dict[str, Any]
 _ALL, _SMALL, _MEDIUM, _LARGE = range(4)  # positions of the area ranges
-_IOU_50, _IOU_75 = 0, 5  # positions of the IoU thresholds
+IOU_THRESHOLDS = tuple(0.5 + 0.05 * step for step in range(10))
+MAX_DETECTIONS = 100  # COCO's limit of detections per image and class
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,8 @@ def evaluate_detections(
     detections: str | Path | Sequence[Json],
     *,
     image_ids: Iterable[int] | None = None,
+    iou_thresholds: Sequence[float] | None = None,
+    max_detections: int = MAX_DETECTIONS,
 ) -> Metrics:
     """COCO box metrics of detections.
 
@@ -61,16 +65,23 @@ def evaluate_detections(
         ground_truth: COCO JSON file or dict.
         detections: COCO JSON file or list: image_id, original category_id, bbox [x, y, w, h] in pixels, score.
         image_ids: evaluate these images only.
+        iou_thresholds: IoUs, in (0, 1], over which AP and AR are averaged; default 0.50 to 0.95 in steps of 0.05.
+        max_detections: the best so many detections of each image and class count; COCO's 100 by default. A
+            `DataWarning` says where an image has more objects of a class.
 
     Returns:
         AP, AP50, AP75, APs, APm, APl, AR1, AR10, AR100, ARs, ARm, ARl: floats in 0..1, or None where there is no
-        ground truth of that kind; ``per_class``: name -> AP, AP50, AP75, APs, APm, APl, AR100, category_id,
-        ground_truths (without crowds), detections; ``images``, ``ground_truths``, ``detections``: counts.
+        ground truth of that kind, or no such IoU threshold; ``per_class``: name -> AP, AP50, AP75, APs, APm, APl,
+        AR100, category_id, ground_truths (without crowds), detections; ``images``, ``ground_truths``, ``detections``:
+        counts. With another ``max_detections``, such as 400, AR100 is called AR400; AR1 and AR10 are left out where
+        they would be above it.
 
     Raises:
         DataError: an input is missing or malformed, or names an unknown image or category.
+        ValueError: no IoU thresholds or one outside (0, 1]; ``max_detections`` below 1.
     """
-    return evaluate(ground_truth, detections, image_ids=image_ids).metrics
+    options = {"iou_thresholds": iou_thresholds, "max_detections": max_detections}
+    return evaluate(ground_truth, detections, image_ids=image_ids, **options).metrics  # type: ignore[arg-type]
 
 
 def evaluate(
@@ -78,28 +89,38 @@ def evaluate(
     detections: str | Path | Sequence[Json],
     *,
     image_ids: Iterable[int] | None = None,
+    iou_thresholds: Sequence[float] | None = None,
+    max_detections: int = MAX_DETECTIONS,
 ) -> Evaluation:
-    """`evaluate_detections` with the precision-recall curves of the same pass."""
+    """`evaluate_detections` with the precision-recall curves of the same pass.
+
+    The curves are those at IoU 0.5, or at the lowest threshold where 0.5 is none of them.
+    """
+    thresholds, limits = _checked_options(iou_thresholds, max_detections)
     truth = load_ground_truth(ground_truth)
     found = load_detections(detections, truth)
     if image_ids is not None:
         truth, found = _restrict(truth, found, set(image_ids))
+    _warn_of_limit(truth, max_detections)
     truth["categories"] = sorted(truth["categories"], key=lambda category: category["id"])
     reference = COCO(truth)
     run = COCOeval_faster(reference, reference.loadRes(found), iouType="bbox", print_function=_silent)
+    run.params.maxDets = limits
+    if iou_thresholds is not None:
+        run.params.iouThrs = np.asarray(thresholds)
     run.evaluate()
     run.accumulate()
     precision = np.asarray(run.eval["precision"])  # [IoU, recall, class, area, detections per image]
     recall = np.asarray(run.eval["recall"])  # [IoU, class, area, detections per image]
     scores = np.asarray(run.eval["scores"]).reshape(precision.shape)
-    metrics = _average_precision(precision[..., -1]) | _average_recall(recall)
+    metrics = _average_precision(precision[..., -1], thresholds) | _average_recall(recall, limits)
     names = _unique_names(truth["categories"])
     objects = Counter(entry["category_id"] for entry in truth["annotations"] if not entry["iscrowd"])
     detected = Counter(entry["category_id"] for entry in found)
     metrics["per_class"] = {
-        name: _average_precision(precision[:, :, index, :, -1])
+        name: _average_precision(precision[:, :, index, :, -1], thresholds)
         | {
-            "AR100": _mean(recall[:, index, _ALL, -1]),
+            f"AR{max_detections}": _mean(recall[:, index, _ALL, -1]),
             "category_id": category["id"],
             "ground_truths": objects[category["id"]],
             "detections": detected[category["id"]],
@@ -109,32 +130,59 @@ def evaluate(
     metrics["images"] = len(truth["images"])
     metrics["ground_truths"] = sum(objects.values())
     metrics["detections"] = len(found)
-    curves = _curves(names, precision[_IOU_50, :, :, _ALL, -1], scores[_IOU_50, :, :, _ALL, -1])
+    at = _position(thresholds, 0.5) or 0
+    curves = _curves(names, precision[at, :, :, _ALL, -1], scores[at, :, :, _ALL, -1])
     return Evaluation(metrics, curves)
 
 
-def _average_precision(precision: np.ndarray) -> Metrics:
+def _checked_options(iou_thresholds: Sequence[float] | None, max_detections: int) -> tuple[list[float], list[int]]:
+    """IoU thresholds in ascending order, and the limits of detections per image for which recall is computed."""
+    thresholds = sorted(IOU_THRESHOLDS if iou_thresholds is None else map(float, iou_thresholds))
+    if not thresholds or not all(0 < threshold <= 1 for threshold in thresholds):
+        raise ValueError(f"iou_thresholds must be at least one number in (0, 1], got {iou_thresholds}")
+    if max_detections < 1:
+        raise ValueError(f"max_detections must be at least 1, got {max_detections}")
+    return thresholds, sorted({limit for limit in (1, 10) if limit < max_detections} | {max_detections})
+
+
+def _warn_of_limit(truth: Json, max_detections: int) -> None:
+    """Warns where perfect detections could not find every object."""
+    found = Counter((entry["image_id"], entry["category_id"]) for entry in truth["annotations"] if not entry["iscrowd"])
+    cut = {image for (image, _), count in found.items() if count > max_detections}
+    if cut:
+        warnings.warn(
+            f"{len(cut)} of {len(truth['images'])} images have more than {max_detections} objects of a class (up to "
+            f"{max(found.values())}), and detections beyond {max_detections} do not count: set max_detections",
+            DataWarning,
+            stacklevel=3,
+        )
+
+
+def _position(thresholds: Sequence[float], wanted: float) -> int | None:
+    return next((i for i, threshold in enumerate(thresholds) if abs(threshold - wanted) < 1e-9), None)
+
+
+def _average_precision(precision: np.ndarray, thresholds: Sequence[float]) -> Metrics:
     """From [IoU, recall, ..., area]."""
     everything = precision[..., _ALL]
+    at_50, at_75 = _position(thresholds, 0.5), _position(thresholds, 0.75)
     return {
         "AP": _mean(everything),
-        "AP50": _mean(everything[_IOU_50]),
-        "AP75": _mean(everything[_IOU_75]),
+        "AP50": None if at_50 is None else _mean(everything[at_50]),
+        "AP75": None if at_75 is None else _mean(everything[at_75]),
         "APs": _mean(precision[..., _SMALL]),
         "APm": _mean(precision[..., _MEDIUM]),
         "APl": _mean(precision[..., _LARGE]),
     }
 
 
-def _average_recall(recall: np.ndarray) -> Metrics:
+def _average_recall(recall: np.ndarray, limits: Sequence[int]) -> Metrics:
     """From [IoU, class, area, detections per image]."""
     return {
-        "AR1": _mean(recall[:, :, _ALL, 0]),
-        "AR10": _mean(recall[:, :, _ALL, 1]),
-        "AR100": _mean(recall[:, :, _ALL, 2]),
-        "ARs": _mean(recall[:, :, _SMALL, 2]),
-        "ARm": _mean(recall[:, :, _MEDIUM, 2]),
-        "ARl": _mean(recall[:, :, _LARGE, 2]),
+        **{f"AR{limit}": _mean(recall[:, :, _ALL, place]) for place, limit in enumerate(limits)},
+        "ARs": _mean(recall[:, :, _SMALL, -1]),
+        "ARm": _mean(recall[:, :, _MEDIUM, -1]),
+        "ARl": _mean(recall[:, :, _LARGE, -1]),
     }
 
 

@@ -10,7 +10,7 @@ from ..coco_format import Json
 from ..data.dataset import DetectionDataset
 from ..data.export import ground_truth_of
 from ..errors import needs_extra
-from .coco import Evaluation, Metrics, evaluate
+from .coco import MAX_DETECTIONS, Evaluation, Metrics, evaluate
 from .detections import coco_detections, load_ground_truth
 
 with needs_extra("train"):
@@ -29,6 +29,7 @@ class CocoEvaluator:
         category_ids: the original id of each label. None: the data set's, or ascending ids of the ground truth.
         seen_only: evaluate only the images given to `update`; otherwise an image that was never given counts as an
             image without detections.
+        iou_thresholds, max_detections: as for `evaluate_detections`.
 
     Example:
         >>> from retina_ops.data.digits import DigitScenes
@@ -47,6 +48,8 @@ class CocoEvaluator:
         *,
         category_ids: Sequence[int] | None = None,
         seen_only: bool = False,
+        iou_thresholds: Sequence[float] | None = None,
+        max_detections: int = MAX_DETECTIONS,
     ) -> None:
         if isinstance(ground_truth, DetectionDataset):
             listed = ground_truth.categories
@@ -56,6 +59,7 @@ class CocoEvaluator:
             listed = sorted(self.ground_truth["categories"], key=lambda category: category["id"])
         self.category_ids = [category["id"] for category in listed] if category_ids is None else list(category_ids)
         self.seen_only = seen_only
+        self.iou_thresholds, self.max_detections = iou_thresholds, max_detections
         self.evaluation: Evaluation | None = None
         self._found: dict[int, list[Json]] = {}
 
@@ -87,7 +91,13 @@ class CocoEvaluator:
             for share in reversed(shares):  # the lowest rank takes precedence, on every rank
                 self._found.update(share)
         seen = list(self._found) if self.seen_only else None
-        self.evaluation = evaluate(self.ground_truth, self.detections, image_ids=seen)
+        self.evaluation = evaluate(
+            self.ground_truth,
+            self.detections,
+            image_ids=seen,
+            iou_thresholds=self.iou_thresholds,
+            max_detections=self.max_detections,
+        )
         return self.evaluation.metrics
 
     def reset(self) -> None:

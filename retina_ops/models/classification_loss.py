@@ -84,10 +84,10 @@ def _ranks(values: Tensor) -> Tensor:
     return torch.empty_like(order).scatter_(1, order, places)
 
 
-COMPOSED: dict[str, Callable[[Tensor, Tensor, LossOptions], Tensor]] = {"focal_star": focal_star, "ohem": ohem}
+SEPARATE: dict[str, Callable[[Tensor, Tensor, LossOptions], Tensor]] = {"focal_star": focal_star, "ohem": ohem}
 
 
-def composed_losses(
+def separate_losses(
     head_outputs: dict[str, list[Tensor]],
     anchors: Tensor,
     boxes: Sequence[Tensor],
@@ -95,17 +95,26 @@ def composed_losses(
     crowds: Sequence[Tensor] | None,
     options: LossOptions,
     normalization: Normalization,
+    bbox_reg_weights: Sequence[float],
 ) -> tuple[Tensor, Tensor]:
-    """Classification and box loss of a batch, where the classification loss is one of `COMPOSED`.
+    """Classification and box loss of a batch, each computed by itself. The classification loss is one of `SEPARATE`.
 
     Args:
         head_outputs, anchors, options: as for `retinanet_losses`.
         boxes, labels: objects of each image, ``[n, 4]`` and ``[n]`` in 0..K-1.
         crowds: regions to ignore of each image, ``[r, 4]``.
-        normalization: as for `retina_ops.retinanet_loss`.
+        normalization, bbox_reg_weights: as for `retina_ops.retinanet_loss`.
     """
     matches = torch.stack(
-        match_anchors(anchors, boxes, options.fg_iou_thresh, options.bg_iou_thresh, ignore_regions=crowds)
+        match_anchors(
+            anchors,
+            boxes,
+            options.fg_iou_thresh,
+            options.bg_iou_thresh,
+            options.allow_low_quality_matches,
+            min_pos_iou=options.min_pos_iou,
+            ignore_regions=crowds,
+        )
     )
     divisors = loss_divisors(normalization, (matches >= 0).sum(dim=1), "retinanet_losses")
     levels = by_anchor(head_outputs["cls_logits"], head_outputs["bbox_regression"])[0]
@@ -116,13 +125,14 @@ def composed_losses(
             for image_matches, image_labels in zip(matches, labels, strict=True)
         ]
     )
-    sums = COMPOSED[options.classification](logits, classes, options)
+    sums = SEPARATE[options.classification](logits, classes, options)
     _, box_loss = retinanet_loss(
         [level.detach() for level in head_outputs["cls_logits"]],
         head_outputs["bbox_regression"],
         anchors,
         boxes,
         labels,
+        bbox_reg_weights=bbox_reg_weights,
         normalization=lambda _: divisors,
         ignore_regions=crowds,
         **options.matching_and_box_loss(),

@@ -8,7 +8,7 @@ from typing import Any
 from .. import retinanet_loss
 from ..errors import needs_extra
 from ..ops.normalization import Normalization
-from .classification_loss import COMPOSED, composed_losses
+from .classification_loss import SEPARATE, separate_losses
 from .loss_options import LossOptions
 
 with needs_extra("models"):
@@ -22,6 +22,8 @@ def retinanet_losses(
     targets: Sequence[dict[str, Any]],
     options: LossOptions,
     normalizer: Callable[[Tensor], Tensor] | None = None,
+    *,
+    bbox_reg_weights: Sequence[float] = (1.0, 1.0, 1.0, 1.0),
 ) -> dict[str, Tensor]:
     """Classification and box loss of a batch.
 
@@ -32,6 +34,7 @@ def retinanet_losses(
             ``[n]``, crowd boxes are regions to ignore.
         options: see `LossOptions`.
         normalizer: the moving average of the normalization ``"ema"``.
+        bbox_reg_weights: factors of the deltas, as for `retina_ops.encode_boxes`.
 
     Returns:
         ``classification`` and ``bbox_regression``, scalars: float32, float64 for float64 outputs.
@@ -43,8 +46,8 @@ def retinanet_losses(
     normalization: Normalization = options.normalization
     if options.normalization == "ema" and normalizer is not None:
         normalization = normalizer
-    if options.classification in COMPOSED:
-        losses = composed_losses(head_outputs, anchors, boxes, labels, crowds, options, normalization)
+    if options.classification in SEPARATE:
+        losses = separate_losses(head_outputs, anchors, boxes, labels, crowds, options, normalization, bbox_reg_weights)
     else:
         losses = retinanet_loss(
             head_outputs["cls_logits"],
@@ -54,6 +57,7 @@ def retinanet_losses(
             labels,
             alpha=options.alpha,
             gamma=0.0 if options.classification == "cross_entropy" else options.gamma,
+            bbox_reg_weights=bbox_reg_weights,
             normalization=normalization,
             ignore_regions=crowds,
             **options.matching_and_box_loss(),

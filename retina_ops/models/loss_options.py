@@ -33,6 +33,9 @@ class LossOptions:
             torchvision's. ``"batch"``: the sum over all foreground anchors of the batch and of all processes.
             ``"ema"``: the sum over a moving average of the batch's foreground anchors, as detectron2's
             (`retina_ops.EmaNormalizer`; one more tensor in the model's state dict).
+        allow_low_quality_matches: also the anchors that overlap a box best are foreground, see
+            `retina_ops.match_anchors`.
+        min_pos_iou: lowest IoU of such a match.
         focal_star_beta: shift of FL*.
         ohem_examples: number of anchors per image that OHEM counts.
         ohem_ratio: with OHEM, background anchors per foreground anchor; 0: whatever is hardest.
@@ -48,6 +51,8 @@ class LossOptions:
     smooth_l1_beta: Annotated[float, Range(0)] = 1.0
     box_loss_weight: Annotated[float, Range(0)] = 1.0
     normalization: str = "image"
+    allow_low_quality_matches: bool = True
+    min_pos_iou: Annotated[float, Range(0, 1)] = 0.0
     focal_star_beta: Annotated[float, Range(0)] = 1.0
     ohem_examples: Annotated[int, Range(1)] = 512
     ohem_ratio: Annotated[float, Range(0)] = 0.0
@@ -57,6 +62,8 @@ class LossOptions:
         return {
             "fg_iou_thresh": self.fg_iou_thresh,
             "bg_iou_thresh": self.bg_iou_thresh,
+            "allow_low_quality_matches": self.allow_low_quality_matches,
+            "min_pos_iou": self.min_pos_iou,
             "box_loss": self.box_loss,
             "smooth_l1_beta": self.smooth_l1_beta,
         }

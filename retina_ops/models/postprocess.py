@@ -40,6 +40,8 @@ def detections_of(
     anchors: Tensor,
     image_sizes: Sequence[tuple[int, int]],
     options: PostprocessOptions,
+    *,
+    bbox_reg_weights: Sequence[float] = (1.0, 1.0, 1.0, 1.0),
 ) -> list[dict[str, Tensor]]:
     """Detections of each image.
 
@@ -48,9 +50,11 @@ def detections_of(
         anchors: ``[A, 4]`` of all levels.
         image_sizes: (height, width) of each image without its padding, in pixels.
         options: see `PostprocessOptions`.
+        bbox_reg_weights: factors of the deltas, as for `retina_ops.decode_boxes`.
 
     Returns:
-        For each image ``boxes`` ``[n, 4]``, ``scores`` ``[n]`` descending and ``labels`` ``[n]``.
+        For each image ``boxes`` ``[n, 4]``, ``scores`` ``[n]`` descending and ``labels`` ``[n]``. Boxes and scores have
+        gradients where a graph is recorded.
     """
     topk_candidates, detections_per_img = clamp_limits(
         head_outputs["cls_logits"], options.topk_candidates, options.detections_per_img
@@ -65,5 +69,6 @@ def detections_of(
             topk_candidates=topk_candidates,
             nms_thresh=options.nms_thresh,
             detections_per_img=detections_per_img,
+            bbox_reg_weights=bbox_reg_weights,
         )
     )

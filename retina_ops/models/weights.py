@@ -8,7 +8,7 @@ silence, and requires huggingface_hub.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,7 @@ def save_model(model: RetinaNet, directory: str | Path, extra: dict[str, Any] | 
         The path of the weights.
 
     Raises:
+        ValueError: the model has no ``config``, or settings that ``config.json`` cannot hold.
         DataError: the directory holds weights or a ``config.json`` of another program.
         OSError: a file cannot be written.
     """
@@ -49,9 +50,10 @@ def save_model(model: RetinaNet, directory: str | Path, extra: dict[str, Any] | 
         raise ValueError("only a model from build_model can be saved: its config is needed to build it again")
     directory = Path(directory)
     check_replaceable(directory)
+    config = _current_config(model)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     write_bytes(directory / WEIGHTS, save(tensors, metadata={"format": "pt", "writer": "retina_ops"}))
-    described = {"model": model.config.to_dict(), "categories": model.categories, **(extra or {})}
+    described = {"model": config.to_dict(), "categories": model.categories, **(extra or {})}
     write_json(directory / CONFIG, described, indent=2)
     return directory / WEIGHTS
 
@@ -74,6 +76,29 @@ def check_replaceable(directory: Path) -> None:
             writer = None
         if writer != "retina_ops":
             raise DataError(weights, "exists and is not of a model of retina_ops: choose another folder")
+
+
+def _current_config(model: RetinaNet) -> ModelConfig:
+    """The model's configuration with the settings that it has now."""
+    assert model.config is not None
+    for name, coder in (("box_coder", model.box_coder), ("head.regression_head.box_coder", _loss_coder(model))):
+        weights = tuple(coder.weights)
+        if weights != (1, 1, 1, 1):
+            raise ValueError(f"{name} has weights {weights}: a model can be saved with (1, 1, 1, 1) alone")
+    if model.detections_per_img is None:
+        raise ValueError("detections_per_img is None: a model can be saved with a number alone")
+    return replace(
+        model.config,
+        loss=model.loss_options,
+        score_thresh=model.score_thresh,
+        nms_thresh=model.nms_thresh,
+        detections_per_img=model.detections_per_img,
+        topk_candidates=model.topk_candidates,
+    )
+
+
+def _loss_coder(model: RetinaNet) -> Any:
+    return getattr(getattr(model.head, "regression_head", None), "box_coder", model.box_coder)
 
 
 @standard_defaults()

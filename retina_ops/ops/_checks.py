@@ -60,10 +60,21 @@ def broadcast_shape(op: str, what: str, tensor1: Tensor, tensor2: Tensor, kept: 
 
 
 def as_classes(op: str, idxs: Tensor) -> Tensor:
-    """Classes of boxes as int64; raises RuntimeError if they are not integers."""
-    if idxs.is_floating_point() or idxs.is_complex():
-        raise RuntimeError(f"{op}: idxs must be integers, got {idxs.dtype}")
-    return idxs.long()
+    """Classes of boxes as int64, equal where they were equal. Raises RuntimeError for complex numbers.
+
+    Floating classes, such as a column of a detector's output, are numbered by their bits: any value is a class.
+    """
+    if idxs.is_complex():
+        raise RuntimeError(f"{op}: idxs must be real, got {idxs.dtype}")
+    if not idxs.is_floating_point():
+        return idxs.long()
+    wide = idxs.detach() + 0.0  # -0.0 becomes 0.0
+    return wide.view(torch.int64) if wide.dtype == torch.float64 else wide.float().view(torch.int32).long()
+
+
+def as_boxes(boxes: Tensor) -> Tensor:
+    """The boxes; no boxes of shape ``[0]``, such as ``torch.tensor([])``, become ``[0, 4]``, as in torchvision."""
+    return boxes.reshape(0, 4) if boxes.dim() == 1 and boxes.shape[0] == 0 else boxes
 
 
 # --- dtypes -----------------------------------------------------------------------------------------------------------

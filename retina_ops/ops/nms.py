@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from retina_ops.ops._checks import as_classes, expect_scored_boxes
+from retina_ops.ops._checks import as_boxes, as_classes, expect_scored_boxes
 from retina_ops.ops._torchscript import no_torchscript
 
 _nms = torch.ops.retina_ops.nms.default
@@ -50,9 +50,9 @@ def batched_nms(boxes: Tensor, scores: Tensor, idxs: Tensor, iou_threshold: floa
     on the number of classes or on the size and sign of the coordinates.
 
     Args:
-        boxes: ``[N, 4]`` as for :func:`nms`.
+        boxes: ``[N, 4]`` as for :func:`nms`; ``[0]`` for none.
         scores: ``[N]`` as for :func:`nms`.
-        idxs: integer ``[N]``, the class (or image, or level) of each box; any values.
+        idxs: integer or floating ``[N]``, the class (or image, or level) of each box; any values, compared exactly.
         iou_threshold: as for :func:`nms`.
 
     Returns:
@@ -68,7 +68,7 @@ def batched_nms(boxes: Tensor, scores: Tensor, idxs: Tensor, iou_threshold: floa
         >>> batched_nms(boxes, torch.tensor([0.8, 0.9, 0.7]), torch.tensor([0, 0, 1]), 0.5)
         tensor([1, 2])
     """
-    kept: Tensor = _nms(boxes, scores, as_classes("batched_nms", idxs), iou_threshold)
+    kept: Tensor = _nms(as_boxes(boxes), scores, as_classes("batched_nms", idxs), iou_threshold)
     return kept
 
 
@@ -79,11 +79,11 @@ def nms_padded(
     """:func:`nms`, or :func:`batched_nms` with ``idxs``, with an output of fixed size and no host synchronisation.
 
     Args:
-        boxes: ``[N, 4]`` as for :func:`nms`.
+        boxes: ``[N, 4]`` as for :func:`nms`; ``[0]`` for none.
         scores: ``[N]`` as for :func:`nms`.
         iou_threshold: as for :func:`nms`.
         max_output: the size of the output, at least 0.
-        idxs: integer ``[N]``, the class of each box.
+        idxs: integer or floating ``[N]``, the class of each box, as for :func:`batched_nms`.
 
     Returns:
         int64 ``[max_output]``: the first kept indices by descending score, padded with -1; and int64 ``[]``: their
@@ -99,7 +99,7 @@ def nms_padded(
         (tensor([ 1,  2, -1, -1]), tensor(2))
     """
     classes = None if idxs is None else as_classes("nms_padded", idxs)
-    kept, count = _nms_padded(boxes, scores, classes, iou_threshold, max_output)
+    kept, count = _nms_padded(as_boxes(boxes), scores, classes, iou_threshold, max_output)
     return kept, count
 
 

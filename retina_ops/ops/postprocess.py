@@ -8,9 +8,11 @@ import torch
 from torch import Tensor
 
 from retina_ops._deprecated import BOX_CODER, POSTPROCESSING, renamed_arguments
+from retina_ops.ops._autograd import no_forward_mode
 from retina_ops.ops._checks import accumulate_dtype, expect, four_weights
 from retina_ops.ops._head_outputs import as_levels, count_anchors
 from retina_ops.ops._host_values import to_device
+from retina_ops.ops._postprocess_gradients import with_gradients
 from retina_ops.ops._torchscript import no_torchscript
 
 _postprocess = torch.ops.retina_ops.postprocess.default
@@ -62,7 +64,9 @@ def postprocess(
         - labels int64 ``[B, D]`` in [0, K);
         - counts int64 ``[B]``: how many of the D are detections. The others have box 0, score 0 and label -1.
 
-        No gradient passes.
+        Boxes and scores are differentiable with respect to ``bbox_regression``, ``cls_logits`` and ``anchors``, with
+        the choice and the order of the detections held fixed; a clipped coordinate gets no gradient. The values do not
+        depend on whether a graph is recorded.
 
     Raises:
         ValueError: a negative ``topk_candidates`` or ``detections_per_img``; other than four ``bbox_reg_weights``.
@@ -87,17 +91,22 @@ def postprocess(
     weights = four_weights("postprocess", "bbox_reg_weights", bbox_reg_weights)
     logits, deltas = as_levels("postprocess", cls_logits, bbox_regression)
     dtype = torch.promote_types(torch.promote_types(anchors.dtype, deltas[0].dtype), torch.float32)
-    boxes, scores, labels, counts = _postprocess(
+    no_forward_mode("postprocess", *logits, *deltas, anchors)
+    anchors = anchors.to(dtype)
+    sizes = _sizes(image_sizes, anchors.device).to(dtype)
+    boxes, scores, labels, counts, indices = _postprocess(
         [level.detach() for level in logits],
         [level.detach() for level in deltas],
-        anchors.detach().to(dtype),
-        _sizes(image_sizes, anchors.device).to(dtype),
+        anchors.detach(),
+        sizes,
         float(score_thresh),
         topk_candidates,
         float(nms_thresh),
         detections_per_img,
         *weights,
     )
+    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (*logits, *deltas, anchors)):
+        boxes, scores = with_gradients(logits, deltas, anchors, sizes, weights, (boxes, scores, labels), indices)
     return boxes, scores, labels, counts
 
 
@@ -130,4 +139,5 @@ def _(  # type: ignore[no-untyped-def]
         anchors.new_empty(batch, detections_per_img, dtype=accumulate_dtype(cls_logits[0])),
         anchors.new_empty(batch, detections_per_img, dtype=torch.int64),
         anchors.new_empty(batch, dtype=torch.int64),
+        anchors.new_empty(batch, detections_per_img, dtype=torch.int64),
     )

@@ -43,6 +43,7 @@ def retinanet_loss(
     normalization: Normalization = "image",
     ignore_regions: Sequence[Tensor] | None = None,
     ignore_iof: float = 0.5,
+    min_pos_iou: float = 0.0,
 ) -> tuple[Tensor, Tensor]:
     """Classification and box loss of a batch, computed from the outputs of the head in a few kernel launches.
 
@@ -74,7 +75,7 @@ def retinanet_loss(
             :class:`EmaNormalizer`: it is given the number of foreground anchors of each image, int64 ``[B]``, and
             returns what the sums are divided by, ``[]`` or ``[B]``.
         ignore_regions: for each image ``[R, 4]`` (crowd boxes); see :func:`match_anchors`.
-        ignore_iof: as for :func:`match_anchors`.
+        ignore_iof, min_pos_iou: as for :func:`match_anchors`.
 
     Returns:
         Classification and box loss, scalars: float32, or float64 for float64 outputs. Twice differentiable with respect
@@ -115,7 +116,7 @@ def retinanet_loss(
     regions = (None, None) if ignore_regions is None else pad_boxes(_OP, "ignore_regions", ignore_regions, anchors)
     matches, foreground = _match_anchors(
         anchors, boxes, counts, *regions, float(fg_iou_thresh), float(bg_iou_thresh), allow_low_quality_matches,
-        float(ignore_iof),
+        float(ignore_iof), float(min_pos_iou),
     )  # fmt: skip
     dtype = accumulate_dtype(bbox_regression[0])
     divisors = loss_divisors(normalization, foreground, _OP)

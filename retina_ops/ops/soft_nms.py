@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from retina_ops.ops._autograd import no_forward_mode
-from retina_ops.ops._checks import accumulate_dtype, as_classes, expect_scored_boxes
+from retina_ops.ops._checks import accumulate_dtype, as_boxes, as_classes, expect_scored_boxes
 from retina_ops.ops._torchscript import no_torchscript
 
+_nms = torch.ops.retina_ops.nms.default
 _soft_nms = torch.ops.retina_ops.soft_nms.default
 
 
@@ -31,7 +32,8 @@ def soft_nms(
     highest current score, of equal scores the one of the lowest index. Each remaining box (of its class) decays:
 
     - ``"linear"``: by ``1 - IoU`` if the IoU, compared in float64, is above ``iou_threshold``;
-    - ``"gaussian"``: by ``exp(-IoU * IoU / sigma)`` for every IoU; ``iou_threshold`` is not used.
+    - ``"gaussian"``: by ``exp(-IoU * IoU / sigma)`` for every IoU; ``iou_threshold`` is not used;
+    - ``"naive"``: a box is dropped if the IoU is above ``iou_threshold``, as by :func:`nms`, and no score changes.
 
     A box whose score is below ``min_score``, from the start or after decaying, is dropped and no longer decays others.
     NaN IoU does not decay; boxes with a NaN score are never kept. Arithmetic is in float32, or in float64 if boxes or
@@ -42,10 +44,10 @@ def soft_nms(
         boxes: ``[N, 4]`` (x1, y1, x2, y2), float16, bfloat16, float32 or float64. They get no gradient.
         scores: ``[N]``, of any of these dtypes. Scores below ``min_score`` are dropped, and so are all below 0.
         iou_threshold: IoU above which the linear method decays.
-        method: ``"linear"`` or ``"gaussian"``.
+        method: ``"linear"``, ``"gaussian"`` or ``"naive"``, as in mmcv.
         sigma: of the gaussian method; positive.
         min_score: the lowest score that is kept, at least 0; rounded to the dtype of the arithmetic.
-        idxs: integer ``[N]``, the class of each box, any values; boxes decay only boxes of their own class.
+        idxs: integer or floating ``[N]``, the class of each box, any values; boxes decay only boxes of their own class.
 
     Returns:
         int64 ``[n]``: indices of the kept boxes by descending decayed score, those of equal score in input order; and
@@ -62,8 +64,8 @@ def soft_nms(
         >>> soft_nms(boxes, torch.tensor([0.5, 0.75, 0.625]), 0.5)
         (tensor([1, 2, 0]), tensor([0.7500, 0.6250, 0.1000]))
     """
-    if method not in ("linear", "gaussian"):
-        raise ValueError(f"soft_nms: method must be 'linear' or 'gaussian', got {method!r}")
+    if method not in ("linear", "gaussian", "naive"):
+        raise ValueError(f"soft_nms: method must be 'linear', 'gaussian' or 'naive', got {method!r}")
     if not 0 < sigma < math.inf:
         raise ValueError(f"soft_nms: sigma must be positive and finite, got {sigma}")
     if not min_score >= 0:
@@ -73,12 +75,26 @@ def soft_nms(
     records_graph = torch.is_grad_enabled()
     if records_graph and boxes.requires_grad:
         raise RuntimeError("soft_nms: boxes take no gradient, got some that require it: pass boxes.detach()")
+    if method == "naive":
+        return _naive_nms(as_boxes(boxes), scores, classes, iou_threshold, min_score)
     keep, decayed, decays = _soft_nms(
-        boxes, scores.detach(), classes, iou_threshold, method == "gaussian", sigma, min_score
+        as_boxes(boxes), scores.detach(), classes, iou_threshold, method == "gaussian", sigma, min_score
     )
     if records_graph and scores.requires_grad:  # autograd records the operator's product
         decayed = (scores[keep].to(decays.dtype) * decays).to(scores.dtype)
     return keep, decayed
+
+
+def _naive_nms(
+    boxes: Tensor, scores: Tensor, classes: Tensor | None, iou_threshold: float, min_score: float
+) -> tuple[Tensor, Tensor]:
+    wide = scores.detach().to(accumulate_dtype(boxes, scores))
+    if wide.dtype == torch.float64 and boxes.is_floating_point():
+        boxes = boxes.double()
+    expect_scored_boxes("soft_nms", boxes, scores, classes)
+    keep = _nms(boxes, scores.detach(), classes, iou_threshold)
+    keep = keep[wide[keep] >= min_score]  # boxes of lower scores come later and drop only others of lower scores
+    return keep, scores[keep]
 
 
 @torch.library.register_fake("retina_ops::soft_nms")

@@ -9,12 +9,15 @@ import torch
 from torch import Tensor
 
 from ..anchor_cache import AnchorCache
+from ..ops._torchscript import refuse_tracing
 from ..ops.detections import clamp_limits, exceeds_cuda_topk, unpad_detections
+from ..ops.labels import explain_labels
 from ..ops.postprocess import postprocess
 from ..ops.retinanet_loss import retinanet_loss
 from ..reference.head_outputs import by_anchor
 from .classes import Fused
-from .recognition import fingerprint, has_hooks, reasons
+from .hooks import has_global_hooks, has_hooks
+from .recognition import fingerprint, reasons
 
 Target = dict[str, Tensor]
 Maps = dict[str, list[Tensor]]  # "cls_logits" [B, A * K, H, W] and "bbox_regression" [B, A * 4, H, W] of each level
@@ -60,7 +63,10 @@ class FusedRetinaNet(Fused):
 
     def forward(self: Any, images: list[Tensor], targets: list[Target] | None = None) -> Any:
         state: PatchState = self._retina_ops
+        refuse_tracing("a patched model")
         check_unchanged(self)
+        if not torch.compiler.is_compiling() and has_global_hooks():
+            return super().forward(images, targets)  # type: ignore[misc]  # they see what torchvision's modules return
         if not _are_valid(images, targets if self.training else []):
             return super().forward(images, targets)  # type: ignore[misc]  # raises torchvision's error
         original_sizes = [(image.shape[-2], image.shape[-1]) for image in images]
@@ -143,18 +149,27 @@ def _anchors(model: Any, state: PatchState, batch: Any, features: list[Tensor]) 
 
 def _losses(model: Any, maps: Maps, anchors: Tensor, targets: list[Target]) -> dict[str, Tensor]:
     matcher, regression = model.proposal_matcher, model.head.regression_head
-    classification, box_loss = retinanet_loss(
+    arguments = (
         maps["cls_logits"],
         maps["bbox_regression"],
         anchors,
         [target["boxes"] for target in targets],
         [target["labels"] for target in targets],
-        fg_iou_thresh=matcher.high_threshold,
-        bg_iou_thresh=matcher.low_threshold,
-        allow_low_quality_matches=matcher.allow_low_quality_matches,
-        box_loss=regression._loss_type,
-        bbox_reg_weights=regression.box_coder.weights,
     )
+    options = {
+        "fg_iou_thresh": matcher.high_threshold,
+        "bg_iou_thresh": matcher.low_threshold,
+        "allow_low_quality_matches": matcher.allow_low_quality_matches,
+        "box_loss": regression._loss_type,
+        "bbox_reg_weights": regression.box_coder.weights,
+    }
+    if torch.compiler.is_compiling():
+        classification, box_loss = retinanet_loss(*arguments, **options)
+    else:
+        try:
+            classification, box_loss = retinanet_loss(*arguments, **options)
+        except RuntimeError as error:
+            explain_labels(error, targets, model.head.classification_head.num_classes)
     return {"classification": classification, "bbox_regression": box_loss}
 
 

@@ -15,11 +15,13 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.ops import boxes
 
 from .classes import Fused, own_class
+from .detectors import DETECTORS
+from .hooks import has_hooks
+from .stock import is_torchvisions
 
 MOST_LEVELS = 8  # kMaxLevels of csrc/common/head_levels.h
 _BOX_LOSSES = ("l1", "smooth_l1", "giou", "diou", "ciou")
 _CLIP = (math.log(1000.0 / 16),)  # torchvision's default; the fused operators clip at no other
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 # The methods that the fused operators stand for, and the part of the patch that replaces each.
 _MODEL = {"forward": "model", "compute_loss": "loss", "postprocess_detections": "post-processing"}
@@ -92,12 +94,7 @@ def _is_class(kind: type, value: Any) -> bool:
 
 
 def _is_method(kind: type, name: str, value: Any) -> bool:
-    return value is getattr(kind, name) and _is_torchvisions(value)
-
-
-def _is_torchvisions(function: Any) -> bool:
-    """Whether its code is torchvision's, maybe wrapped by torch.jit. ``functools.wraps`` does not copy the globals."""
-    return str(getattr(function, "__globals__", {}).get("__name__", "")).startswith(("torchvision.", "torch.jit."))
+    return value is getattr(kind, name) and is_torchvisions(value)
 
 
 def _describe(value: Any) -> str:
@@ -108,7 +105,7 @@ def _describe(value: Any) -> str:
 
 # What `fingerprint` reads, in order: the part of the patch, how a reason calls it, what is expected, the test for it.
 _ROWS: list[tuple[str, str, str, Callable[[Any], bool]]] = [
-    (part, f"{module.__name__}.{name}", name, _is_torchvisions) for module, name, part in _FUNCTIONS
+    (part, f"{module.__name__}.{name}", name, is_torchvisions) for module, name, part in _FUNCTIONS
 ]
 for _label, (_kind, _methods, _values) in _OBJECTS.items():
     _parts = list(_methods.values())
@@ -119,12 +116,15 @@ for _label, (_kind, _methods, _values) in _OBJECTS.items():
         _ROWS.append((_parts[-1], f"{_label}.{_name}", " or ".join(map(str, _known)), _known.__contains__))
 
 
+def whole_model_reason(model: Any) -> str | None:
+    """Why no part of a model of any kind can be patched: None where it is neither patched nor in TorchScript."""
+    if isinstance(model, torch.jit.ScriptModule):
+        return "it is in TorchScript: patch the model that it was made of"
+    return "it is patched already" if isinstance(model, Fused) else None
+
+
 def reasons_before_patching(model: Any) -> dict[str, str]:
     """`reasons`, and those that count only while the model is not patched."""
-    if isinstance(model, torch.jit.ScriptModule):
-        return {"model": "it is in TorchScript: patch the model that it was made of"}
-    if isinstance(model, Fused):
-        return {"model": "it is patched already"}
     left = reasons(fingerprint(model))
     if "model" in left:
         return left
@@ -142,17 +142,25 @@ def reasons_before_patching(model: Any) -> dict[str, str]:
     return left
 
 
-def has_hooks(module: nn.Module) -> bool:
-    """Whether forward or backward hooks are registered on the module itself."""
-    return any(getattr(module, hooks) for hooks in _HOOKS)
-
-
-def check_retinanet(model: Any, function: str) -> None:
-    """Raises TypeError unless the model is a torchvision RetinaNet, maybe in TorchScript."""
-    is_scripted = isinstance(model, torch.jit.ScriptModule) and getattr(model, "original_name", "") == "RetinaNet"
-    if isinstance(model, retinanet.RetinaNet) or is_scripted:
+def check_model(model: Any, function: str) -> None:
+    """Raises TypeError unless the model is one of torchvision's detection models, maybe in TorchScript."""
+    if is_torchvision_model(model):
         return
-    inside = [name for name in ("module", "_orig_mod") if isinstance(getattr(model, name, None), retinanet.RetinaNet)]
+    inside = [name for name in ("module", "_orig_mod") if is_torchvision_model(getattr(model, name, None))]
     hint = f"; patch the model inside it: model.{inside[0]}" if inside else ""
+    if getattr(model, "has_fused_operators", False):
+        hint = "; it has the fused operators already"
     kind = f"{type(model).__module__}.{type(model).__qualname__}"
-    raise TypeError(f"{function}: expected a torchvision RetinaNet, got {kind}{hint}")
+    raise TypeError(
+        f"{function}: expected a torchvision {' or '.join((', '.join(_NAMES[:-1]), _NAMES[-1]))}, got {kind}{hint}"
+    )
+
+
+_NAMES = ("RetinaNet", "FCOS", "SSD", "FasterRCNN", "MaskRCNN", "KeypointRCNN")
+
+
+def is_torchvision_model(model: Any) -> bool:
+    """Whether a model is a detection model of torchvision, or one made from it in TorchScript."""
+    is_ours = getattr(model, "has_fused_operators", False)
+    is_scripted = isinstance(model, torch.jit.ScriptModule) and getattr(model, "original_name", "") in _NAMES
+    return (isinstance(model, (retinanet.RetinaNet, *DETECTORS)) and not is_ours) or is_scripted

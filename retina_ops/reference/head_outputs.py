@@ -7,12 +7,16 @@ from collections.abc import Sequence
 from torch import Tensor
 
 
-def by_anchor(cls_logits: Sequence[Tensor], bbox_regression: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+def by_anchor(
+    cls_logits: Sequence[Tensor] | Tensor, bbox_regression: Sequence[Tensor] | Tensor
+) -> tuple[list[Tensor], list[Tensor]]:
     """Reshapes levels ``[B, A * K, H, W]`` and ``[B, A * 4, H, W]`` to ``[B, H * W * A, K]`` and ``[B, H * W * A, 4]``.
 
     Anchors are ordered by row, column and index within the cell, as by torchvision's anchor generator. Levels that
-    have this shape already are returned as they are.
+    have this shape already are returned as they are. One tensor is one level.
     """
+    if isinstance(cls_logits, Tensor) or isinstance(bbox_regression, Tensor):
+        cls_logits, bbox_regression = [cls_logits], [bbox_regression]  # type: ignore[list-item]
     rows = []
     for logits, deltas in zip(cls_logits, bbox_regression, strict=True):
         anchors_per_cell = deltas.shape[1] // 4 if deltas.dim() == 4 else 1

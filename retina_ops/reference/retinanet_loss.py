@@ -43,6 +43,7 @@ def retinanet_loss(
     normalization: str | Callable[[Tensor], Tensor] = "image",
     ignore_regions: Sequence[Tensor] | None = None,
     ignore_iof: float = 0.5,
+    min_pos_iou: float = 0.0,
 ) -> tuple[Tensor, Tensor]:
     """The definition of :func:`retina_ops.retinanet_loss` for one process; computes in the dtype of the outputs."""
     regions = [None] * len(gt_boxes) if ignore_regions is None else ignore_regions
@@ -56,6 +57,7 @@ def retinanet_loss(
                 allow_low_quality_matches,
                 ignore_regions=image_regions,
                 ignore_iof=ignore_iof,
+                min_pos_iou=min_pos_iou,
             )
             for boxes, image_regions in zip(gt_boxes, regions, strict=True)
         ]

@@ -26,6 +26,8 @@ def soft_nms(
     iou = box_iou(boxes.to(dtype), boxes.to(dtype))
     if method == "linear":
         factors = torch.where(iou.double() > iou_threshold, 1 - iou, 1.0)
+    elif method == "naive":
+        factors = torch.where(iou.double() > iou_threshold, 0.0, 1.0).to(dtype)
     else:
         factors = torch.exp(-(iou * iou) / max(sigma, torch.finfo(dtype).tiny))
         factors = torch.where(iou.isnan(), 1.0, factors)
@@ -41,5 +43,7 @@ def soft_nms(
         remaining[first] = False
         decay = torch.where(remaining, decay * factors[first], decay)
         remaining = remaining & (wide * decay >= min_score)
+        if method == "naive":
+            remaining = remaining & (decay > 0)
     keep = torch.tensor(taken, dtype=torch.int64, device=boxes.device)
     return keep, (wide[keep] * decay[keep]).to(scores.dtype)

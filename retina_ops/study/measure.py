@@ -50,7 +50,7 @@ def score_examples(model: RetinaNet, dataset: DetectionDataset, images: int = IM
         image, target = dataset[index]
         batch, targets = model.transform([image.float() / 255], [target])
         features = list(model.backbone(batch.tensors).values())
-        outputs = model.head(features)
+        outputs = model.head(features, raw_maps=True)
         anchors = model._anchor_cache.get(model.anchor_generator, tuple(batch.tensors.shape[-2:]), features)
         logits = torch.cat(by_anchor(outputs["cls_logits"], outputs["bbox_regression"])[0], dim=1)[0]
         options = model.loss_options

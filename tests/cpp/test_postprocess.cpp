@@ -105,6 +105,7 @@ void test_one_level(Dtype dtype, bool is_planar, int64_t anchors, int64_t classe
   std::sort(candidates.begin(), candidates.end());
   if (static_cast<int64_t>(candidates.size()) > topk) candidates.resize(static_cast<size_t>(topk));
   std::vector<std::tuple<Box<T>, T, int64_t>> expected;
+  std::vector<int64_t> expected_indices;
   for (const auto& [minus_score, place] : candidates) {
     const T* v = boxes.data() + 4 * (place / classes);
     const Box<T> box{v[0], clamped(v[1], T(0), T(60)), clamped(v[2], T(0), T(70)), clamped(v[3], T(0), T(60))};
@@ -113,22 +114,26 @@ void test_one_level(Dtype dtype, bool is_planar, int64_t anchors, int64_t classe
       const T iou = box_iou(kept, box_area(kept), box, box_area(box));
       keep = keep && !(label == place % classes && static_cast<double>(iou) > 0.4);
     }
-    if (keep) expected.push_back({box, -minus_score, place % classes});
+    if (!keep) continue;
+    expected.push_back({box, -minus_score, place % classes});
+    expected_indices.push_back(place / classes);
   }
 
   for (const ParallelFor parallel : {&serial_for, &backwards}) {
     std::vector<T> out_boxes(400, T(7)), out_scores(100, T(7));
-    std::vector<int64_t> out_labels(100, 7), count(1, 7);
+    std::vector<int64_t> out_labels(100, 7), out_indices(100, 7), count(1, 7);
     problem.boxes = out_boxes.data();
     problem.scores = out_scores.data();
     problem.labels = out_labels.data();
     problem.counts = count.data();
+    problem.indices = out_indices.data();
     postprocess_images(problem, parallel);
     EXPECT(count[0] == static_cast<int64_t>(expected.size()));
     for (size_t i = 0; i < 100; ++i) {
       const bool found = i < expected.size();
       const Box<T> box = found ? std::get<0>(expected[i]) : Box<T>{T(0), T(0), T(0), T(0)};
       EXPECT(out_labels[i] == (found ? std::get<2>(expected[i]) : -1));
+      EXPECT(out_indices[i] == (found ? expected_indices[i] : -1));
       EXPECT(out_scores[i] == (found ? std::get<1>(expected[i]) : T(0)));
       EXPECT(out_boxes[4 * i] == box.x1 && out_boxes[4 * i + 1] == box.y1);
       EXPECT(out_boxes[4 * i + 2] == box.x2 && out_boxes[4 * i + 3] == box.y2);

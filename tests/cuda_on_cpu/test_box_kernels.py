@@ -78,6 +78,11 @@ def test_match_anchors(gpu: Device, dtype: torch.dtype) -> None:
             region = ignored[image] if ignored is not None else None
             expected = reference.match_anchors(own_anchors, boxes, fg, bg, low_quality, ignore_regions=region)
             assert torch.equal(got[image], expected), (image, fg, bg, low_quality)
+    for lowest in (0.3, 0.6):
+        got, _ = match_anchors(gpu, shared, truth, 0.7, 0.3, regions=regions, min_pos_iou=lowest)
+        for image, boxes in enumerate(truth):
+            options = {"ignore_regions": regions[image], "min_pos_iou": lowest}
+            assert torch.equal(got[image], reference.match_anchors(shared, boxes, 0.7, 0.3, **options)), (image, lowest)
 
 
 def test_match_anchors_adversarial(gpu: Device) -> None:

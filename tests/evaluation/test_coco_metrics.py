@@ -6,6 +6,7 @@ import contextlib
 import copy
 import io
 import json
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -241,3 +242,99 @@ def test_impossible_boxes_are_left_out_and_counted(tmp_path: Path, box: list[flo
     boxes = torch.tensor([[4.0, 4.0, 24.0, 24.0]])
     evaluator.update([{"image_id": 1}], [{"boxes": boxes, "scores": torch.ones(1), "labels": torch.zeros(1).long()}])
     assert evaluator.compute()["AP"] == pytest.approx(1.0)
+
+
+# --- options ----------------------------------------------------------------------------------------------------------
+
+
+def many_objects(count: int) -> tuple[dict, list[dict]]:
+    """One image of `count` objects of one class, each found perfectly; and an image of another class."""
+    boxes = [[float(12 * (i % 40)), float(12 * (i // 40)), 10.0, 10.0] for i in range(count)]
+    truth = {
+        "images": [{"id": 1, "width": 500, "height": 500}, {"id": 2, "width": 500, "height": 500}],
+        "categories": [{"id": 1, "name": "cell"}, {"id": 2, "name": "dust"}],
+        "annotations": [
+            {"id": i + 1, "image_id": 1, "category_id": 1, "bbox": box, "area": 100.0, "iscrowd": 0}
+            for i, box in enumerate(boxes)
+        ],
+    }
+    found = [{"image_id": 1, "category_id": 1, "bbox": box, "score": 1 - i / 1000} for i, box in enumerate(boxes)]
+    return truth, found
+
+
+def test_a_limit_that_cuts_ground_truth_is_said() -> None:
+    truth, found = many_objects(400)
+    with pytest.warns(
+        DataWarning, match=r"1 of 2 images have more than 100 objects of a class \(up to 400\).*set max_det"
+    ):
+        assert evaluate_detections(truth, found)["AP"] == pytest.approx(26 / 101)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        metrics = evaluate_detections(truth, found, max_detections=400)
+        assert metrics["AP"] == metrics["AR400"] == metrics["per_class"]["cell"]["AR400"] == 1.0
+        assert metrics["AR10"] == pytest.approx(10 / 400) and "AR100" not in metrics
+        evaluator = CocoEvaluator(truth, max_detections=400)
+        boxes = torch.tensor([entry["bbox"] for entry in found])
+        boxes[:, 2:] += boxes[:, :2]
+        labels = torch.zeros(400, dtype=torch.int64)
+        scores = torch.tensor([entry["score"] for entry in found])
+        evaluator.update([{"image_id": 1}], [{"boxes": boxes, "scores": scores, "labels": labels}])
+        assert evaluator.compute()["AP"] == pytest.approx(1.0)
+    truth["annotations"][0]["iscrowd"] = 1
+    truth["annotations"] = truth["annotations"][:101]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        evaluate_detections(truth, found[:101])  # 100 objects and a crowd
+
+
+@pytest.mark.parametrize(("limit", "names"), [(1, ["AR1"]), (7, ["AR1", "AR7"]), (10, ["AR1", "AR10"]), (250, None)])
+def test_max_detections_equals_pycocotools(limit: int, names: list[str] | None) -> None:
+    truth, found = random_case(5)
+    metrics = evaluate_detections(truth, found, max_detections=limit)
+    assert [key for key in metrics if key[2:].isdigit() and key[:2] == "AR"] == (names or ["AR1", "AR10", "AR250"])
+    with contextlib.redirect_stdout(io.StringIO()):
+        reference = COCO()
+        reference.dataset = copy.deepcopy(truth)
+        reference.createIndex()
+        run = COCOeval(reference, reference.loadRes(copy.deepcopy(found)), "bbox")
+        run.params.maxDets = [limit]
+        run.evaluate()
+        run.accumulate()
+    precision, recall = run.eval["precision"][..., 0, 0], run.eval["recall"][..., 0, 0]
+    assert metrics["AP"] == pytest.approx(precision[precision > -1].mean(), abs=1e-12)
+    assert metrics[f"AR{limit}"] == pytest.approx(recall[recall > -1].mean(), abs=1e-12)
+
+
+def test_iou_thresholds_equal_pycocotools() -> None:
+    truth, found = random_case(6)
+    every, few = evaluate(truth, found), evaluate(truth, found, iou_thresholds=[0.75, 0.3])
+    with contextlib.redirect_stdout(io.StringIO()):
+        reference = COCO()
+        reference.dataset = copy.deepcopy(truth)
+        reference.createIndex()
+        run = COCOeval(reference, reference.loadRes(copy.deepcopy(found)), "bbox")
+        run.params.iouThrs = np.array([0.3, 0.75])
+        run.evaluate()
+        run.accumulate()
+    precision = run.eval["precision"][..., 0, -1]
+    assert few.metrics["AP"] == pytest.approx(precision[precision > -1].mean(), abs=1e-12)
+    assert few.metrics["AP50"] is None and few.metrics["AP75"] == pytest.approx(every.metrics["AP75"], abs=1e-12)
+    at_lowest = precision[0][precision[0] > -1].mean()
+    assert np.mean(few.precision_recall["mean"].precision) == pytest.approx(at_lowest)
+    again = evaluate_detections(truth, found, iou_thresholds=[0.5 + 0.05 * step for step in range(10)])
+    assert all(again[name] == pytest.approx(every.metrics[name], abs=1e-12) for name in NAMES)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"max_detections": 0}, "max_detections must be at least 1, got 0"),
+        ({"iou_thresholds": []}, r"iou_thresholds must be at least one number in \(0, 1\], got \[\]"),
+        ({"iou_thresholds": [0.5, 1.5]}, r"in \(0, 1\], got \[0\.5, 1\.5\]"),
+        ({"iou_thresholds": [float("nan")]}, r"in \(0, 1\], got \[nan\]"),
+    ],
+)
+def test_rejects_bad_options(options: dict, message: str) -> None:
+    truth, found = many_objects(3)
+    with pytest.raises(ValueError, match=message):
+        evaluate_detections(truth, found, **options)

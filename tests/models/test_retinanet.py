@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -154,19 +155,56 @@ def test_anchor_cache_is_bounded_and_right(device: str) -> None:
     assert len(copy.deepcopy(model)._anchor_cache) == 0
 
 
-def test_rejects_bad_targets() -> None:
+GOOD = {"boxes": torch.tensor([[1.0, 1, 5, 9]]), "labels": torch.tensor([0])}
+# Each: the targets of one image, torchvision's exception for them, what ours says.
+BAD_TARGETS: dict[str, tuple[Any, type[Exception], str]] = {
+    "none": (None, AssertionError, "targets must be given in training mode"),
+    "too few": ([], IndexError, "one target per image, got 0 for 1 images"),
+    "too many": ([GOOD, GOOD], ValueError, "one target per image, got 2 for 1 images"),
+    "a dict": (GOOD, TypeError, "targets must be a list with one dict per image, got dict"),
+    "a list": ([[1, 2]], TypeError, "target 0 must be a dict, got list"),
+    "no boxes": ([{"labels": GOOD["labels"]}], KeyError, "target 0 has no boxes: it has labels"),
+    "no labels": ([{"boxes": GOOD["boxes"]}], KeyError, "target 0 has no labels: it has boxes"),
+    "boxes as a list": ([{**GOOD, "boxes": [[1, 1, 5, 9]]}], AssertionError, "boxes of target 0 must be a tensor, got"),
+    "one box": ([{**GOOD, "boxes": torch.rand(4)}], AssertionError, r"boxes of target 0 must be \[n, 4\], got \[4\]"),
+    "no area": (
+        [{**GOOD, "boxes": torch.tensor([[5.0, 5, 5, 9]])}],
+        AssertionError,
+        r"positive width and height; target 0 has \[5\.0, 5\.0, 5\.0, 9\.0\]",
+    ),
+    "NaN": ([{**GOOD, "boxes": torch.tensor([[5.0, 5, torch.nan, 9]])}], ValueError, r"target 0 has \[5\.0, 5\.0, nan"),
+    "two labels": ([{**GOOD, "labels": torch.tensor([0, 1])}], ValueError, "target 0 has 1 boxes and 2 labels"),
+    "no label": ([{**GOOD, "labels": torch.tensor([]).long()}], IndexError, "target 0 has 1 boxes and 0 labels"),
+    "float labels": ([{**GOOD, "labels": torch.rand(1)}], IndexError, "labels of target 0 must be integers, got"),
+    "label above": ([{**GOOD, "labels": torch.tensor([7])}], IndexError, r"labels of target 0 .* \[0, 7\), got 7"),
+    "label below": ([{**GOOD, "labels": torch.tensor([-1])}], ValueError, r"labels of target 0 .* \[0, 7\), got -1"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_TARGETS)
+def test_bad_targets_raise_what_torchvision_raises(case: str) -> None:
+    """And a ValueError in any case; torchvision takes those for which only ValueError is expected."""
+    targets, error, message = BAD_TARGETS[case]
+    image = torch.rand(3, 128, 128)
+    ours, theirs = (model.train() for model in pair("resnet18"))
+    with pytest.raises(error, match=message) as raised:
+        ours([image], targets)
+    assert isinstance(raised.value, ValueError)
+    if error is not ValueError:
+        with pytest.raises(error):
+            theirs([image], targets)
+
+
+def test_the_second_target_is_named() -> None:
     model = retinanet_resnet18_fpn(num_classes=7, **SIZES).train()
     image = torch.rand(3, 128, 128)
-    with pytest.raises(ValueError, match="targets must be given in training mode"):
-        model([image])
-    with pytest.raises(ValueError, match="one target per image, got 0 for 1 images"):
-        model([image], [])
-    bad = {"boxes": torch.tensor([[5.0, 5, 5, 9]]), "labels": torch.tensor([0])}
-    with pytest.raises(ValueError, match=r"positive width and height; target 0 has \[5\.0, 5\.0, 5\.0, 9\.0\]"):
-        model([image], [bad])
-    with pytest.raises(ValueError, match=r"boxes of target 0 must be \[n, 4\], got \[4\]"):
-        model([image], [{"boxes": torch.rand(4), "labels": torch.tensor([0])}])
-    with pytest.raises(ValueError, match="target 0 has 1 boxes and 2 labels"):
-        model([image], [{"boxes": torch.tensor([[1.0, 1, 5, 9]]), "labels": torch.tensor([0, 1])}])
+    for labels, message in ((torch.tensor([9]), "labels of target 1"), (torch.tensor([1, 2]), "target 1 has 1 boxes")):
+        with pytest.raises(ValueError, match=message):
+            model([image, image], [GOOD, {**GOOD, "labels": labels}])
+
+
+def test_rejects_bad_options() -> None:
     with pytest.raises(ValueError, match="box_loss must be one of l1, smooth_l1, giou, diou, ciou, got 'l3'"):
         LossOptions(box_loss="l3")
+    with pytest.raises(ValueError, match=r"bg_iou_thresh must be at most fg_iou_thresh, got 0\.6 and 0\.5"):
+        LossOptions(bg_iou_thresh=0.6)

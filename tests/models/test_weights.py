@@ -199,3 +199,23 @@ def test_a_checkpoint_is_no_model(tmp_path: Path) -> None:
     saved(tmp_path / "best")
     with pytest.raises(DataError, match=rf"such as {tmp_path}/best$"):
         load_model(tmp_path / "last.pt")
+
+
+def test_settings_that_were_changed_are_saved(tmp_path: Path) -> None:
+    """Also those that are attributes, as in torchvision; what `config.json` cannot hold is an error."""
+    model = build_model(ModelConfig(architecture="retinanet_small_fpn"), [{"id": 1, "name": "a"}])
+    model.score_thresh, model.fg_iou_thresh, model.detections_per_img = 0.37, 0.6, 7
+    model.head.regression_head._loss_type = "giou"
+    save_model(model, tmp_path)
+    loaded = load_model(tmp_path)
+    assert (loaded.score_thresh, loaded.fg_iou_thresh, loaded.detections_per_img) == (0.37, 0.6, 7)
+    assert loaded.loss_options == model.loss_options and loaded.loss_options.box_loss == "giou"
+    model.detections_per_img = None
+    with pytest.raises(ValueError, match="detections_per_img is None"):
+        save_model(model, tmp_path)
+    model.detections_per_img = 7
+    for coder in (model.box_coder, model.head.regression_head.box_coder):
+        coder.weights = (10.0, 10.0, 5.0, 5.0)
+        with pytest.raises(ValueError, match=r"box_coder has weights \(10\.0, 10\.0, 5\.0, 5\.0\)"):
+            save_model(model, tmp_path)
+        coder.weights = (1.0, 1.0, 1.0, 1.0)

@@ -128,7 +128,7 @@ def test_compiles_once_for_up_to_eight_boxes(device: str) -> None:
     anchors, _ = case(200, 0, device)
 
     def positives(padded: Tensor, counts: Tensor) -> Tensor:
-        arguments = (anchors, padded, counts, None, None, 0.5, 0.4, True, 0.5)
+        arguments = (anchors, padded, counts, None, None, 0.5, 0.4, True, 0.5, 0.0)
         return (torch.ops.retina_ops.match_anchors(*arguments)[0] >= 0).sum()
 
     compiled = torch.compile(positives, fullgraph=True, backend="aot_eager")
@@ -143,7 +143,7 @@ def test_rejects_bad_counts_on_cpu() -> None:
     anchors, boxes = case(5, 2, "cpu")
     counts = torch.tensor([3], dtype=torch.int32)
     with pytest.raises(RuntimeError, match=r"counts of gt_boxes must be in \[0, 2\], got 3 for image 0"):
-        torch.ops.retina_ops.match_anchors(anchors, boxes[None], counts, None, None, 0.5, 0.4, True, 0.5)
+        torch.ops.retina_ops.match_anchors(anchors, boxes[None], counts, None, None, 0.5, 0.4, True, 0.5, 0.0)
 
 
 def test_counts_foreground(device: str) -> None:
@@ -152,7 +152,7 @@ def test_counts_foreground(device: str) -> None:
     padded = torch.stack([boxes, boxes, boxes])
     for regions in (None, padded[:, :2]):
         region_counts = None if regions is None else torch.full_like(counts, 2)
-        arguments = (anchors, padded, counts, regions, region_counts, 0.5, 0.4, True, 0.5)
+        arguments = (anchors, padded, counts, regions, region_counts, 0.5, 0.4, True, 0.5, 0.0)
         matches, foreground = torch.ops.retina_ops.match_anchors(*arguments)
         assert torch.equal(foreground, (matches >= 0).sum(dim=1)) and foreground[0] > 0
 
@@ -161,3 +161,54 @@ def test_integer_boxes_are_not_rounded_to_half(device: str) -> None:
     anchors = torch.tensor([[2048.0, 0, 2050, 2]], device=device).half()
     boxes = torch.tensor([[2047, 0, 2049, 2]], device=device)
     assert match_anchors(anchors, boxes, 0.3, 0.3, False).tolist() == [0]
+
+
+# --- a matrix of IoUs, and mmdet's options ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("low_quality", [True, False])
+def test_a_matrix_of_ious(device: str, dtype: torch.dtype, low_quality: bool) -> None:
+    """The matches are those of the boxes; torchvision's Matcher takes the same matrix."""
+    anchors, boxes = case(500, 30, device, dtype)
+    matrix = torchvision_box_iou(boxes, anchors)
+    got = match_anchors(iou=matrix, allow_low_quality_matches=low_quality)
+    assert torch.equal(got, match_anchors(anchors, boxes, allow_low_quality_matches=low_quality))
+    if (matrix.max(dim=1).values > 0).all():
+        assert torch.equal(got, Matcher(0.5, 0.4, low_quality)(matrix))
+
+
+def test_matrices_of_a_batch_and_empty_ones(device: str) -> None:
+    matrices = [torch.rand(3, 7, device=device), torch.rand(0, 4, device=device), torch.rand(2, 0, device=device)]
+    found = match_anchors(iou=matrices)
+    assert [each.tolist() for each in found[1:]] == [[-1] * 4, []]
+    assert torch.equal(found[0], match_anchors(iou=matrices[0])) and found[1].dtype == torch.int64
+    giou = torch.tensor([[-0.5, 0.6, 0.45]], device=device)  # any measure will do
+    assert match_anchors(None, None, 0.5, 0.4, iou=giou).tolist() == [-1, 0, -2]
+
+
+def assigned_as_by_mmdet(iou: Tensor, pos: float, neg: float, min_pos: float) -> Tensor:
+    """MaxIoUAssigner written out, with torchvision's choice of the box of a low-quality match: the anchor's best."""
+    best, index = iou.max(dim=0)
+    assigned = torch.full((iou.shape[1],), -2)
+    assigned[best < neg] = -1
+    assigned[best >= pos] = index[best >= pos]
+    for row in iou:
+        if row.max() >= min_pos and row.max() > 0:
+            attains = row == row.max()
+            assigned[attains] = index[attains]
+    return assigned
+
+
+@pytest.mark.parametrize("min_pos_iou", [0.0, 0.2, 0.45, 0.6])
+def test_min_pos_iou_is_mmdets(min_pos_iou: float) -> None:
+    anchors, boxes = case(400, 60, "cpu")
+    expected = assigned_as_by_mmdet(torchvision_box_iou(boxes, anchors), 0.7, 0.3, min_pos_iou)
+    assert torch.equal(match_anchors(anchors, boxes, 0.7, 0.3, min_pos_iou=min_pos_iou), expected)
+    assert torch.equal(
+        match_anchors(iou=torchvision_box_iou(boxes, anchors), fg_iou_thresh=0.7, bg_iou_thresh=0.3,
+                      min_pos_iou=min_pos_iou),
+        expected,
+    )  # fmt: skip
+    fewer = (expected >= 0).sum() < (match_anchors(anchors, boxes, 0.7, 0.3) >= 0).sum()
+    assert bool(fewer) == (min_pos_iou > 0.2) or min_pos_iou == 0.2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 import torchvision
 from inputs.focal import DTYPES, GAMMAS, HALVES, TINY, dense, gradient, labels_for, tolerance
 
@@ -247,3 +248,24 @@ def test_rejects_bad_labels_on_cpu() -> None:
 def test_bad_labels_are_nan_on_cuda() -> None:
     loss = sigmoid_focal_loss(torch.randn(3, 2, device="cuda"), torch.tensor([0, 3, 1], device="cuda"))
     assert loss[1].isnan().all() and loss[[0, 2]].isfinite().all()
+
+
+def test_gamma_0_is_nearer_to_float64_than_bce() -> None:
+    """torchvision gives the bits of binary cross-entropy, which is 0 for logits of 20; the true loss is 2e-9."""
+    logits = torch.linspace(-20, 20, 4001)
+    targets = (torch.arange(4001) % 2).float()
+    exact = F.binary_cross_entropy_with_logits(logits.double(), targets.double(), reduction="none")
+    bce = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+    assert torch.equal(torchvision.ops.sigmoid_focal_loss(logits, targets, -1, 0.0), bce)
+    ours = sigmoid_focal_loss(logits, targets, -1, 0.0)
+    errors = [((loss.double() - exact) / exact).abs().max() for loss in (ours, bce)]
+    assert errors[0] < 1e-6 and errors[1] > 0.5
+    torch.testing.assert_close(ours, bce, rtol=1e-6, atol=1e-6)
+
+
+def test_targets_that_require_grad() -> None:
+    """torchvision differentiates by them."""
+    logits, targets = torch.randn(4, 3), torch.rand(4, 3, requires_grad=True)
+    assert torchvision.ops.sigmoid_focal_loss(logits, targets, reduction="sum").requires_grad
+    with pytest.raises(ValueError, match="targets must not require grad"):
+        sigmoid_focal_loss(logits, targets, reduction="sum")

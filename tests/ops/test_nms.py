@@ -8,7 +8,7 @@ import torchvision
 from inputs.boxes import boxes_at_iou, random_boxes
 from torch import Tensor
 
-from retina_ops import batched_nms, box_iou, nms, nms_padded, reference
+from retina_ops import batched_nms, box_iou, nms, nms_padded, reference, soft_nms
 
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
@@ -167,3 +167,57 @@ def test_compiles_without_recompile(device: str) -> None:
         for _ in range(3):
             boxes, scores = case(40, device)
             torch.testing.assert_close(compiled(boxes, scores), best(boxes, scores))
+
+
+@pytest.mark.parametrize(
+    "dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int32, torch.uint8]
+)
+def test_classes_of_any_dtype(device: str, dtype: torch.dtype) -> None:
+    """A column of a YOLO's output holds classes as floats."""
+    boxes, scores = case(400, device)
+    classes = torch.randint(0, 9, (400,), device=device)
+    expected = batched_nms(boxes, scores, classes, 0.4)
+    assert torch.equal(batched_nms(boxes, scores, classes.to(dtype), 0.4), expected)
+    padded, count = nms_padded(boxes, scores, 0.4, 400, idxs=classes.to(dtype))
+    assert torch.equal(padded[:count], expected)
+    soft, of_floats = (soft_nms(boxes, scores, 0.4, idxs=idxs) for idxs in (classes, classes.to(dtype)))
+    assert all(map(torch.equal, soft, of_floats))
+
+
+def test_floating_classes_are_compared_exactly(device: str) -> None:
+    """As by torchvision's loop over classes: 0.5 and 0.25 are two, -0.0 is 0.0; a column of a table has a stride."""
+    boxes, scores = case(300, device)
+    table = torch.randn(300, 6, device=device)
+    values = torch.tensor([0.5, 0.25, -0.0, 0.0, -3.5, 1e-30, torch.inf], device=device)
+    table[:, 5] = values[torch.randint(0, 7, (300,), device=device)]
+    table.requires_grad_()
+    expected = torchvision.ops.boxes._batched_nms_vanilla(boxes, scores, table[:, 5].detach(), 0.4)
+    assert torch.equal(batched_nms(boxes, scores, table[:, 5], 0.4), expected)
+
+
+def test_no_boxes_of_shape_0(device: str) -> None:
+    """``torch.tensor([])``, which torchvision's batched_nms takes."""
+    nothing = torch.tensor([], device=device)
+    for idxs in (nothing, nothing.long()):
+        expected = torchvision.ops.batched_nms(nothing, nothing, idxs, 0.5)
+        got = batched_nms(nothing, nothing, idxs, 0.5)
+        assert got.dtype == expected.dtype and got.shape == expected.shape == (0,)
+        assert [each.tolist() for each in nms_padded(nothing, nothing, 0.5, 2, idxs=idxs)] == [[-1, -1], 0]
+        assert [each.tolist() for each in soft_nms(nothing, nothing, 0.5, idxs=idxs)] == [[], []]
+    with pytest.raises(RuntimeError, match=r"nms: boxes must be \[N, 4\], got \[0\]"):
+        nms(nothing, nothing, 0.5)  # as torchvision's
+
+
+@pytest.mark.filterwarnings("ignore")  # quantization is deprecated
+def test_quantized_tensors_are_refused() -> None:
+    """torchvision's nms takes them on the CPU."""
+    boxes, scores = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 9], [20, 20, 30, 30]]), torch.tensor([0.5, 0.9, 0.3])
+    quantized = [
+        torch.quantize_per_tensor(values, scale, 0, torch.quint8) for values, scale in ((boxes, 1), (scores, 0.01))
+    ]
+    assert torchvision.ops.nms(*quantized, 0.5).tolist() == [1, 2] == nms(boxes, scores, 0.5).tolist()
+    with pytest.raises(RuntimeError):
+        nms(*quantized, 0.5)
+    with pytest.raises(RuntimeError):
+        box_iou(quantized[0], quantized[0])
+    assert nms(*(each.dequantize() for each in quantized), 0.5).tolist() == [1, 2]

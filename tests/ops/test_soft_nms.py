@@ -234,3 +234,16 @@ def test_operator_rejects_min_score(device: str) -> None:
     boxes, scores = case(7, device)
     with pytest.raises(RuntimeError, match="soft_nms: min_score must be at least 0, got -1"):
         torch.ops.retina_ops.soft_nms(boxes, scores, None, 0.5, False, 0.5, -1.0)
+
+
+def test_naive_is_nms(device: str) -> None:
+    """As mmcv's method of this name: hard suppression with the results of soft_nms; scores have their gradient."""
+    boxes = random_boxes(300, device, high=60, width=200, height=200)
+    scores, idxs = torch.rand(300, device=device).requires_grad_(), torch.arange(300, device=device) % 4
+    keep, kept_scores = soft_nms(boxes, scores, 0.4, "naive", min_score=0.3, idxs=idxs)
+    expected = batched_nms(boxes, scores, idxs, 0.4)
+    assert torch.equal(keep, expected[scores[expected] >= 0.3]) and 0 < len(keep) < len(expected)
+    assert torch.equal(kept_scores, scores[keep])
+    (gradient,) = torch.autograd.grad(kept_scores.sum(), scores)
+    assert torch.equal(gradient.nonzero().flatten(), keep.sort().values) and gradient.sum() == len(keep)
+    assert torch.equal(soft_nms(boxes, scores, 0.4, "naive", min_score=0.0)[0], nms(boxes, scores, 0.4))

@@ -271,6 +271,32 @@ def test_errors_are_torchvisions(images: list[Tensor], targets: Any) -> None:
     assert messages[0] == messages[1]
 
 
+@pytest.mark.parametrize("label", [3, 70])
+def test_a_label_out_of_range_is_an_index_error(label: int) -> None:
+    """As torchvision's, and it names the target."""
+    targets = [GOOD, {**GOOD, "labels": torch.tensor([label])}]
+    with pytest.raises(IndexError, match=rf"labels of target 1 must be in \[0, 3\), got {label}"):
+        patched()([IMAGE, IMAGE], targets)
+    with pytest.raises(IndexError):
+        tiny_torchvision()([IMAGE, IMAGE], targets)
+
+
+@pytest.mark.parametrize("labels", [torch.rand(1), torch.tensor([], dtype=torch.int64)], ids=["float", "none"])
+def test_labels_that_do_not_fit_are_an_index_error(labels: Tensor) -> None:
+    targets = [GOOD, {**GOOD, "labels": labels}]
+    with pytest.raises(IndexError, match=r"labels of target 1 must be integers \[1\], got torch"):
+        patched()([IMAGE, IMAGE], targets)
+    with pytest.raises(IndexError):
+        tiny_torchvision()([IMAGE, IMAGE], targets)
+
+
+@pytest.mark.parametrize("key", ["boxes", "labels"])
+def test_a_missing_key_is_torchvisions_error(key: str) -> None:
+    for model in (patched(), tiny_torchvision()):
+        with pytest.raises(KeyError, match=key):
+            model([IMAGE], [{name: value for name, value in GOOD.items() if name != key}])
+
+
 def test_needs_torchvision_only_where_it_is_used() -> None:
     script = f"""
 import sys; sys.path[:0] = {sys.path!r}

@@ -64,6 +64,7 @@ def loss(dtype: torch.dtype) -> Iterator[Sample]:
     yield Sample("a region to ignore in one image", **head, ignore_regions=[regions[0], regions[1][:0]], alpha=1.0)
     thresholds = {"fg_iou_thresh": 0.6, "bg_iou_thresh": 0.3, "allow_low_quality_matches": False}
     yield Sample("no low-quality matches", **head, **thresholds, alpha=-1)
+    yield Sample("low-quality matches from 0.4", **head, fg_iou_thresh=0.7, bg_iou_thresh=0.3, min_pos_iou=0.4)
     empty = arguments_of(random_head([(0, 3), (2, 2)], [2, 1], dtype=dtype))
     yield Sample("a level without cells", **empty)
 

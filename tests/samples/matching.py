@@ -55,6 +55,13 @@ def samples(dtype: torch.dtype) -> Iterator[Sample]:
             options = {**thresholds, "allow_low_quality_matches": low_quality}
             yield Sample(why, anchors=anchors, gt_boxes=boxes, **options)
             yield Sample(f"{why}, whole pixels: ties", anchors=anchors.round(), gt_boxes=boxes.round(), **options)
+    for lowest in (0.2, 0.45, 0.7, 2.0, -1.0):
+        anchors, boxes = boxes_of(700, dtype), boxes_of(40, dtype)
+        options = {"fg_iou_thresh": 0.7, "bg_iou_thresh": 0.3, "min_pos_iou": lowest}
+        yield Sample(f"low-quality matches from {lowest}", anchors=anchors, gt_boxes=boxes, **options)
+    pairs = boxes_at_iou(500, 1 / 3).to(dtype)
+    options = {"fg_iou_thresh": 0.9, "bg_iou_thresh": 0.1, "min_pos_iou": 1 / 3}
+    yield Sample("highest IoUs within a few ulps of min_pos_iou", anchors=pairs[1::2], gt_boxes=pairs[0::2], **options)
     for iou in (0.4, 0.5, 1 / 3):
         pairs = boxes_at_iou(500, iou).to(dtype)
         for fg, bg in ((iou, 0.1), (0.9, iou)):
@@ -111,6 +118,12 @@ def refused() -> Iterator[Refused]:
     message = r"bg_iou_thresh must be at most fg_iou_thresh, got 0\.6 and 0\.5"
     yield bad(ValueError, message, fg_iou_thresh=0.5, bg_iou_thresh=0.6)
     yield bad(ValueError, "ignore_iof must be above 0, got 0", ignore_regions=boxes, ignore_iof=0)
+    yield bad(ValueError, "match_anchors: min_pos_iou must be a number, got nan", min_pos_iou=float("nan"))
+    message = "match_anchors: iou takes the place of anchors, gt_boxes and ignore_regions"
+    yield bad(ValueError, message, iou=torch.rand(2, 5))
+    yield bad(ValueError, "match_anchors: anchors and gt_boxes, or iou, must be given", gt_boxes=None)
+    message = r"match_anchors: iou must be floating \[M, A\], got torch.int64 \[2\]"
+    yield bad(RuntimeError, message, anchors=None, gt_boxes=None, iou=torch.zeros(2, dtype=torch.int64))
     message = "one tensor of anchors per image, got 1 for 2 images"
     yield bad(ValueError, message, anchors=[anchors], gt_boxes=[boxes, boxes])
     message = "one tensor of ignore_regions per image, got 1 for 2 images"

@@ -136,7 +136,7 @@ def soft_nms(dtype: torch.dtype) -> Iterator[Sample]:
     yield Sample("ties of scores and of IoUs", boxes=sparse["boxes"].round(), scores=tied, iou_threshold=0.05)
     for lowest in (0.0, 0.2, 0.9, 2.0, math.inf):
         yield Sample(f"scores from {lowest}", **inputs(200, dtype), iou_threshold=0.2, min_score=lowest)
-    for method, tolerance in (("linear", EXACT), ("gaussian", Tolerance(GAUSSIAN[dtype]))):
+    for method, tolerance in (("linear", EXACT), ("naive", EXACT), ("gaussian", Tolerance(GAUSSIAN[dtype]))):
         for count, why in COUNTS.items():
             keeps_all = {"iou_threshold": 0.3, "method": method, "sigma": 0.2, "min_score": 0.0}
             yield Sample(f"{why}, {method}, nothing is dropped", tolerance, **inputs(count, dtype), **keeps_all)
@@ -222,11 +222,11 @@ def refused(name: str, **required: object) -> Callable[[], Iterator[Refused]]:
         yield bad(RuntimeError, rf"^{operator}: scores {dtypes}", scores=scores.long())
         if name != "nms":
             yield bad(RuntimeError, rf"^{operator}: idxs must be \[7\], got \[3\]", idxs=good[:3])
-            yield bad(RuntimeError, rf"^{name}: idxs must be integers, got torch\.float32", idxs=scores)
+            yield bad(RuntimeError, rf"^{name}: idxs must be real, got torch\.complex64", idxs=scores + 0j)
         if name == "nms_padded":
             yield bad(RuntimeError, "nms_padded: max_output must be at least 0, got -1", max_output=-1)
         if name == "soft_nms":
-            message = "soft_nms: method must be 'linear' or 'gaussian', got 'hard'"
+            message = "soft_nms: method must be 'linear', 'gaussian' or 'naive', got 'hard'"
             yield bad(ValueError, message, method="hard")
             for sigma in (0.0, -1.0, math.nan, math.inf):
                 yield bad(ValueError, "soft_nms: sigma must be positive and finite, got", sigma=sigma)

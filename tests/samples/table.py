@@ -220,6 +220,10 @@ OPERATORS = (
         large=head.large_detections,
         refused=head.refused_detections,
         reference_in_float64=False,
+        differentiable=("cls_logits", "bbox_regression"),
+        has_numerical_derivatives=False,  # a step may change which detections are kept
+        has_batched_gradients=False,  # torch cannot batch the indexing of the maps
         tolerances=DETECTIONS,
+        gradient_tolerances=CODING_GRADIENT,
     ),
 )

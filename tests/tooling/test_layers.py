@@ -16,6 +16,7 @@ LAYERS = (
     ("_library", "files", "reference"),
     ("coco_format", "images", "settings", "anchor_cache", "output_folder", "ops"),
     ("patching",),
+    ("patch",),
     ("__init__",),  # the public operators
     ("inference",),
     ("models", "data"),

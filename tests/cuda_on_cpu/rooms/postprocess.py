@@ -10,6 +10,7 @@ from torch import Tensor
 
 from retina_ops import reference
 from retina_ops.ops._head_outputs import as_levels
+from retina_ops.reference.head_outputs import by_anchor
 
 from ..arguments import arithmetic, head_levels, limits, output
 from ..device import Array, Device
@@ -17,7 +18,8 @@ from ..room import Bug
 
 _BINS = 2048  # kPostprocessBins
 _SIZES = [(70, 90), (60, 96)]
-Outputs = tuple[Tensor, Tensor, Tensor, Tensor]
+_OUTPUTS = ("boxes", "scores", "labels", "counts", "indices")
+Outputs = tuple[Tensor, ...]
 
 
 def postprocess(
@@ -35,7 +37,7 @@ def postprocess(
     offset: int = 0,
     first: int = 0,
 ) -> Outputs:
-    """Boxes, scores, labels and counts.
+    """Boxes, scores, labels, counts and indices of the anchors.
 
     offset: elements that each level of logits lies past a 16-byte boundary; first: index of the first image.
     """
@@ -57,6 +59,7 @@ def postprocess(
         torch.empty(batch, d, dtype=score_dtype),
         torch.empty(batch, d, dtype=torch.int64),
         torch.empty(batch, dtype=torch.int64),
+        torch.empty(batch, d, dtype=torch.int64),
     )
     fields = {
         "logits": head_levels(logits, offset=offset, first=first),
@@ -69,7 +72,7 @@ def postprocess(
         "nms_threshold": nms_thresh,
         "detections": d,
         "weights": bbox_reg_weights,
-        **{n: output(t, first=first) for n, t in zip(("boxes", "scores", "labels", "counts"), outputs, strict=True)},
+        **{name: output(tensor, first=first) for name, tensor in zip(_OUTPUTS, outputs, strict=True)},
         "capacity": capacity,
         "states": Array(torch.zeros(batch, count, state_bytes, dtype=torch.uint8), first=first),
         "bins": Array(torch.zeros(batch, count, _BINS, dtype=torch.int32), first=first),
@@ -77,6 +80,7 @@ def postprocess(
         "candidates": workspace(topk, 4, dtype=box_dtype),
         "candidate_scores": workspace(topk, dtype=score_dtype),
         "candidate_labels": workspace(topk, dtype=torch.int32),
+        "candidate_indices": workspace(topk, dtype=torch.int64),
         "limits": limits(first),
     }
     device.launch("launch_postprocess", fields)
@@ -85,13 +89,26 @@ def postprocess(
 
 def check(device: Device, arguments: tuple, *, offset: int = 0, **options: float) -> Tensor:
     """Compares with the reference; returns the counts."""
-    boxes, scores, labels, counts = postprocess(device, *arguments, offset=offset, **options)
+    boxes, scores, labels, counts, indices = postprocess(device, *arguments, offset=offset, **options)
     expected = reference.postprocess(*arguments, **options)
     assert torch.equal(counts, expected[3]) and torch.equal(labels, expected[2])
     wide = scores.dtype == torch.float64
     torch.testing.assert_close(scores, expected[1], rtol=1e-14 if wide else 0, atol=0)
     torch.testing.assert_close(boxes, expected[0], rtol=1e-5, atol=1e-3)
+    check_indices(indices, labels, scores, arguments[0], arguments[1])
     return counts
+
+
+def check_indices(
+    indices: Tensor, labels: Tensor, scores: Tensor, cls_logits: Sequence[Tensor], bbox_regression: Sequence[Tensor]
+) -> None:
+    """The logit of each detection's anchor and class gives its score; -1 past the last detection."""
+    is_detection = labels >= 0
+    assert torch.equal(indices >= 0, is_detection) and bool((indices[~is_detection] == -1).all())
+    rows = torch.cat(by_anchor(cls_logits, bbox_regression)[0], dim=1).to(scores.dtype)
+    images = torch.arange(len(labels))[:, None].expand_as(labels)
+    logits = rows[images[is_detection], indices[is_detection], labels[is_detection]]
+    torch.testing.assert_close(logits.double().sigmoid().to(scores.dtype), scores[is_detection], rtol=1e-6, atol=0)
 
 
 def trained(device: Device) -> None:
