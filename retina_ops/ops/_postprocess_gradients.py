@@ -62,7 +62,9 @@ def with_gradients(
     upper = sizes.flip(1).repeat(1, 2)[:, None]  # (width, height, width, height)
     clipped = decoded.clamp(min=torch.zeros_like(upper), max=upper)
     clipped = torch.where((indices >= 0)[..., None], clipped, 0.0)
-    return _ValueOf.apply(boxes, clipped), _ValueOf.apply(scores, logit.sigmoid())
+    # In float64, because the derivative p (1 - p) of a high score would lose its digits in float32.
+    exact_scores = logit.double().sigmoid().to(scores.dtype)
+    return _ValueOf.apply(boxes, clipped), _ValueOf.apply(scores, exact_scores)
 
 
 def _values(level: Tensor, images: Tensor, anchor: Tensor, channel: Any) -> Tensor:

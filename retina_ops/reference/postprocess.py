@@ -45,14 +45,16 @@ def postprocess(
     for image, size in enumerate(sizes):
         found = []
         for level, box, anchors_of_level in zip(logits, deltas, level_anchors, strict=True):
-            level_scores = torch.sigmoid(level[image].double()).to(wide).flatten()
+            level_scores = torch.sigmoid(level[image].detach().double()).to(wide).flatten()
             above = torch.where(level_scores > level_scores.new_tensor(score_thresh))[0]
-            best, order = level_scores[above].sort(descending=True, stable=True)
+            order = level_scores[above].sort(descending=True, stable=True).indices
             kept = above[order[:topk_candidates]]
+            # From the logits that are kept alone, so that NaN logits elsewhere have no gradient.
+            best = torch.sigmoid(level[image].flatten()[kept].double()).to(wide)
             anchor = kept // level.shape[-1]
             codes, proposals = box[image][anchor].to(box_dtype), anchors_of_level[anchor].to(box_dtype)
             decoded = decode_boxes(codes, proposals, bbox_reg_weights, image_size=size)
-            found.append((decoded, best[:topk_candidates], kept % level.shape[-1]))
+            found.append((decoded, best, kept % level.shape[-1]))
         all_boxes, all_scores, all_labels = (torch.cat(parts) for parts in zip(*found, strict=True))
         keep = batched_nms(all_boxes, all_scores, all_labels, nms_thresh)[:detections_per_img]
         count = len(keep)

@@ -230,7 +230,7 @@ def test_options_and_attributes_are_one() -> None:
     assert (model.proposal_matcher.high_threshold, model.bg_iou_thresh) == (0.7, 0.3)
     assert model.head.regression_head._loss_type == "giou"
     model.bg_iou_thresh = 0.8
-    with pytest.raises(ValueError, match=r"bg_iou_thresh must be at most fg_iou_thresh, got 0\.8 and 0\.7"):
+    with pytest.raises(ValueError, match=r"bg_iou_thresh must be at most fg_iou_thresh, 0\.7, got 0\.8"):
         model(*tiny_batch())
     model.proposal_matcher = lambda quality: quality.max(dim=0).indices
     with pytest.raises(AttributeError, match="proposal_matcher is function, which has no high_threshold"):

@@ -206,5 +206,5 @@ def test_the_second_target_is_named() -> None:
 def test_rejects_bad_options() -> None:
     with pytest.raises(ValueError, match="box_loss must be one of l1, smooth_l1, giou, diou, ciou, got 'l3'"):
         LossOptions(box_loss="l3")
-    with pytest.raises(ValueError, match=r"bg_iou_thresh must be at most fg_iou_thresh, got 0\.6 and 0\.5"):
+    with pytest.raises(ValueError, match=r"bg_iou_thresh must be at most fg_iou_thresh, 0\.5, got 0\.6"):
         LossOptions(bg_iou_thresh=0.6)

@@ -93,8 +93,10 @@ def results_of(
 def gradients_of(
     roots: list[Tensor], leaves: list[Tensor], upstream: list[Tensor] | None = None, **options: bool
 ) -> list[Tensor]:
-    if not roots or not leaves:
+    if not leaves:
         return []
+    if not roots:
+        return [torch.zeros_like(leaf) for leaf in leaves]
     found = torch.autograd.grad(roots, leaves, upstream, allow_unused=True, **options)
     return [torch.zeros_like(leaf) if grad is None else grad for grad, leaf in zip(found, leaves, strict=True)]
 
