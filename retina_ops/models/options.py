@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import is_dataclass
 from typing import Any
+
+from ..settings import check_settings
 
 
 def option_of(owner: str, name: str) -> Any:
@@ -17,6 +20,13 @@ def option_of(owner: str, name: str) -> Any:
             raise AttributeError(
                 f"{owner} is {type(holder).__qualname__}, which has no {name}: set what it has instead"
             )
+        before = getattr(holder, name)
         setattr(holder, name, value)
+        if is_dataclass(holder):
+            try:
+                check_settings(holder)
+            except ValueError:
+                setattr(holder, name, before)
+                raise
 
     return property(get, set_)
