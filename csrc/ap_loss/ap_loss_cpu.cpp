@@ -1,6 +1,6 @@
-// The AP loss on the CPU. Lower bounds for float32: 8 bytes per logit for two reads, 4 for the update; two look-ups of a
-// segment per logit, of which the first adds to the segment's sums. Logits are taken in blocks: buckets are computed by
-// vector instructions, then each logit is placed among the few breakpoints of its bucket.
+// The AP loss on the CPU. Lower bounds for float32: 8 bytes per logit for two reads, 4 for the update; two look-ups of
+// a segment per logit, of which the first adds to the segment's sums. Logits are taken in blocks: buckets are computed
+// by vector instructions, then each logit is placed among the few breakpoints of its bucket.
 #include "ap_loss/ap_loss_cpu.h"
 
 #include <mutex>

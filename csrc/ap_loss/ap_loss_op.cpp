@@ -66,6 +66,5 @@ STABLE_TORCH_LIBRARY_FRAGMENT(retina_ops, m) {
   // The loss, a scalar, and its update in the same call (an empty tensor unless with_grad).
   m.def("ap_loss(Tensor logits, Tensor targets, float delta, int ignore_index, bool with_grad) -> (Tensor, Tensor)");
   // grad_output, a scalar tensor, times the update.
-  m.def(
-      "ap_loss_backward(Tensor grad_output, Tensor logits, Tensor targets, float delta, int ignore_index) -> Tensor");
+  m.def("ap_loss_backward(Tensor grad_output, Tensor logits, Tensor targets, float delta, int ignore_index) -> Tensor");
 }

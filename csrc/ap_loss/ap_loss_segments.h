@@ -25,15 +25,15 @@ struct ApLossBuckets {
 
 template <class T>
 struct ApLossSegments {
-  std::vector<T> breakpoints;            // [2 P] ascending
-  std::vector<int64_t> begins, ends;     // [P] where the windows' breakpoints are in it
-  std::vector<uint64_t> starts;          // [P] units, as ap_loss_rank takes them
-  std::vector<double> heights;           // [P] H at the window's begin
-  std::vector<double> lengths;           // [2 P] of segment k + 1, in windows; the last one is 0
-  std::vector<uint64_t> units;           // [2 P] of the breakpoints, from the first one
-  std::vector<ApLossRuler> rulers;       // [2 P + 1]; segment 0 is before the first breakpoint
+  std::vector<T> breakpoints;         // [2 P] ascending
+  std::vector<int64_t> begins, ends;  // [P] where the windows' breakpoints are in it
+  std::vector<uint64_t> starts;       // [P] units, as ap_loss_rank takes them
+  std::vector<double> heights;        // [P] H at the window's begin
+  std::vector<double> lengths;        // [2 P] of segment k + 1, in windows; the last one is 0
+  std::vector<uint64_t> units;        // [2 P] of the breakpoints, from the first one
+  std::vector<ApLossRuler> rulers;    // [2 P + 1]; segment 0 is before the first breakpoint
   ApLossBuckets<T> buckets;
-  std::vector<int32_t> bucket_begins;    // breakpoints in lower buckets, for each bucket and one more
+  std::vector<int32_t> bucket_begins;  // breakpoints in lower buckets, for each bucket and one more
   double unit = 1.0;
 
   // positives: [P] ascending, finite.
@@ -139,8 +139,8 @@ void ApLossSegments<T>::fill_buckets() {
 template <class T>
 struct ApLossResult {
   double loss = 0.0;
-  std::vector<double> errors;         // [P] interpolated e
-  std::vector<ApLossLine<T>> lines;   // [segments], or empty
+  std::vector<double> errors;        // [P] interpolated e
+  std::vector<ApLossLine<T>> lines;  // [segments], or empty
 };
 
 // Prefix sums over the segments from 1 on: [2 P].
@@ -204,8 +204,8 @@ ApLossResult<T> ap_loss_result(const ApLossSegments<T>& segments, const std::vec
   double least = 1.0;
   for (size_t i = 0; i < count; ++i) {
     const size_t begin = static_cast<size_t>(segments.begins[i]), end = static_cast<size_t>(segments.ends[i]);
-    const double above = ap_loss_rank(before_negative[begin], before_negative[end], all_negatives, segments.starts[i],
-                                      segments.unit);
+    const double above =
+        ap_loss_rank(before_negative[begin], before_negative[end], all_negatives, segments.starts[i], segments.unit);
     const double rank =
         ap_loss_rank(before_positive[begin], before_positive[end], count, segments.starts[i], segments.unit) + 0.5;
     const double b = above > 0.0 ? above : 0.0;

@@ -1,8 +1,7 @@
-"""The average-precision loss: the public function, shapes, and its update. The algorithm: ``csrc/ap_loss/ap_loss.h``."""
+"""The average-precision loss: the public function, shapes and the update. Algorithm: ``csrc/ap_loss/ap_loss.h``."""
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -25,7 +24,7 @@ def ap_loss(logits: Tensor, targets: Tensor, *, delta: float = 1.0, ignore_index
 
     Chen et al. 2019, "Towards Accurate One-Stage Object Detection with AP-Loss". All logits are ranked together, over
     images and classes. The rank of a positive with logit s counts other logits x by
-    :math:`H(x - s) = \mathrm{clamp}((x - s) / (2 \delta) + 1/2, 0, 1)`. The backward is the paper's error-driven update,
+    :math:`H(x - s) = \mathrm{clamp}((x - s) / (2 \delta) + 1/2, 0, 1)`. The backward is the error-driven update,
     not a derivative of the loss. Time grows as n + P log P with n logits and P positives; no pair is visited.
 
     Args:
@@ -58,12 +57,14 @@ def ap_loss(logits: Tensor, targets: Tensor, *, delta: float = 1.0, ignore_index
                 [ 0.0000,  0.2000],
                 [ 0.0000,  0.0000]])
     """
-    if not _DELTAS[0] <= delta <= _DELTAS[1] or not math.isfinite(delta):
-        raise ValueError(f"{_OP}: delta must be in [{_DELTAS[0]}, {_DELTAS[1]}], got {delta}")
+    if not _DELTAS[0] <= delta <= _DELTAS[1]:  # nor NaN
+        raise ValueError(f"{_OP}: delta must be in [1e-280, 1e280], got {delta}")
     if targets.requires_grad:
         raise ValueError(f"{_OP}: targets must not require grad")
     no_forward_mode(_OP, logits)
-    loss: Tensor = _loss(logits, _as_targets(logits, targets), float(delta), ignore_index, *wanted_in_forward(logits))[0]
+    loss: Tensor = _loss(logits, _as_targets(logits, targets), float(delta), ignore_index, *wanted_in_forward(logits))[
+        0
+    ]
     return loss
 
 
@@ -92,14 +93,14 @@ def _check(logits: Tensor, targets: Tensor) -> None:
         expect(fits, f"{_OP}: floating targets must have the shape of logits {shape}", targets.shape)
 
 
-@torch.library.register_fake(f"retina_ops::{_OP}")
-def _(logits: Tensor, targets: Tensor, delta: float, ignore_index: int, with_grad: bool) -> tuple[Tensor, Tensor]:
+def _fake_loss(
+    logits: Tensor, targets: Tensor, delta: float, ignore_index: int, with_grad: bool
+) -> tuple[Tensor, Tensor]:
     _check(logits, targets)
     return logits.new_empty((), dtype=accumulate_dtype(logits)), logits.new_empty(logits.shape if with_grad else 0)
 
 
-@torch.library.register_fake(f"retina_ops::{_OP}_backward")
-def _(grad_output: Tensor, logits: Tensor, targets: Tensor, delta: float, ignore_index: int) -> Tensor:
+def _fake_update(grad_output: Tensor, logits: Tensor, targets: Tensor, delta: float, ignore_index: int) -> Tensor:
     _check(logits, targets)
     return logits.new_empty(logits.shape)
 
@@ -124,5 +125,7 @@ def _no_second_derivative(ctx: Any, *grad_grads: Tensor) -> tuple[Tensor | None,
     raise RuntimeError(f"{_OP}: second derivatives are not supported: the backward is an update, not a derivative")
 
 
+torch.library.register_fake(f"retina_ops::{_OP}", _fake_loss)
+torch.library.register_fake(f"retina_ops::{_OP}_backward", _fake_update)
 torch.library.register_autograd(f"retina_ops::{_OP}", _backward, setup_context=_setup)
 torch.library.register_autograd(f"retina_ops::{_OP}_backward", _no_second_derivative)

@@ -1,4 +1,4 @@
-"""The average-precision loss in plain PyTorch: a loop over the positives, as the paper's authors and mmdetection write it."""
+"""The average-precision loss in plain PyTorch: a loop over positives, as its authors and mmdetection write it."""
 
 from __future__ import annotations
 
