@@ -7,6 +7,7 @@ from retina_ops import _checkout as _checkout  # first: it decides where the oth
 from retina_ops._library import build_info as build_info
 from retina_ops._version import __version__ as __version__
 from retina_ops.ops.anchor_matching import match_anchors as match_anchors
+from retina_ops.ops.ap_loss import ap_loss as ap_loss
 from retina_ops.ops.box_coding import decode_boxes as decode_boxes
 from retina_ops.ops.box_coding import encode_boxes as encode_boxes
 from retina_ops.ops.box_iou import box_iou as box_iou

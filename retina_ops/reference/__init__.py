@@ -4,6 +4,7 @@
 """
 
 from retina_ops.reference.anchor_matching import match_anchors
+from retina_ops.reference.ap_loss import ap_loss
 from retina_ops.reference.box_coding import decode_boxes, encode_boxes
 from retina_ops.reference.box_iou import box_iou, complete_box_iou, distance_box_iou, generalized_box_iou
 from retina_ops.reference.focal_loss import sigmoid_focal_loss
@@ -14,6 +15,7 @@ from retina_ops.reference.retinanet_loss import retinanet_loss
 from retina_ops.reference.soft_nms import soft_nms
 
 __all__ = [
+    "ap_loss",
     "batched_nms",
     "box_iou",
     "complete_box_iou",

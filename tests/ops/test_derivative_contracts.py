@@ -52,7 +52,7 @@ def test_gradcheck_and_gradgradcheck(device: str, row: Operator) -> None:
             assert torch.autograd.gradgradcheck(function, leaves, fast_mode=many)  # fast: in one random direction
 
 
-@rows
+@pytest.mark.parametrize("row", [row for row in DIFFERENTIABLE if row.has_second_derivatives], ids=str)
 def test_second_derivatives_match_reference(device: str, row: Operator) -> None:
     """The gradient from above depends on the inputs, too."""
     for sample in row.small(torch.float64, 6):
@@ -63,6 +63,17 @@ def test_second_derivatives_match_reference(device: str, row: Operator) -> None:
             for mine, theirs in zip(got, expected, strict=True):
                 largest = max(1.0, float(theirs.abs().max())) if theirs.numel() else 1.0
                 torch.testing.assert_close(mine, theirs, rtol=1e-9, atol=1e-10 * largest)
+
+
+@pytest.mark.parametrize("row", [row for row in DIFFERENTIABLE if not row.has_second_derivatives], ids=str)
+def test_second_derivatives_are_refused(device: str, row: Operator) -> None:
+    for sample in row.small(torch.float64, 6):
+        with named(row, sample):
+            sample, leaves = with_leaves(row, on_device(sample, device))
+            _, roots = differentiable_outputs(row.function, sample)
+            first = gradients_of(roots, leaves, [torch.ones_like(root) for root in roots], create_graph=True)
+            with pytest.raises(RuntimeError, match=f"{row.name}: second derivatives are not supported"):
+                gradients_of([sum(grad.sum() for grad in first)], leaves)
 
 
 @pytest.mark.parametrize(

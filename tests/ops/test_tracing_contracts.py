@@ -77,7 +77,12 @@ def record(row: Operator, sample: Sample, recorded: CallsOfOperators) -> None:
         for leaf in leaves:
             leaf.requires_grad_()
         _, roots = differentiable_outputs(row.function, sample)
+        recorded.differentiable = row.has_second_derivatives
         gradients_of(roots, leaves, [torch.ones_like(root) for root in roots], retain_graph=True)
+        if not row.has_second_derivatives:
+            gradients_of(roots, leaves, [torch.ones_like(root) for root in roots])  # computed by the backward operator
+            recorded.differentiable = True
+            return
         upstream = [torch.ones_like(root, requires_grad=True) for root in roots]
         first = gradients_of(roots, leaves, upstream, create_graph=True)
         recorded.differentiable = False  # third derivatives are not promised

@@ -86,6 +86,7 @@ class Operator:
         reference_in_float64: the reference is given float64 copies of the inputs. False where results hold decisions,
             such as which boxes are kept: the reference then decides in the dtype that is tested.
         differentiable: names of the arguments that have derivatives, of first and second order.
+        has_second_derivatives: False where the backward is not a derivative: a second one must be refused.
         has_numerical_derivatives: False where the gradient treats a part of the formula as a constant.
         has_batched_gradients: False where torch cannot compute gradients for a batch of upstream gradients.
         always_returns_derivatives: the operator returns its derivatives also where no graph is recorded: they are an
@@ -105,6 +106,7 @@ class Operator:
     gradient_tolerances: Mapping[torch.dtype, Tolerance] = field(default_factory=dict)
     reference_in_float64: bool = True
     differentiable: tuple[str, ...] = ()
+    has_second_derivatives: bool = True
     has_numerical_derivatives: bool = True
     has_batched_gradients: bool = True
     always_returns_derivatives: bool = False

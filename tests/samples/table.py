@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import torch
 
-from . import boxes, focal_loss, head, matching, suppression
+from . import ap_loss, boxes, focal_loss, head, matching, suppression
 from .row import EXACT, FLOATS, Operator, Tolerance
 
 f16, bf16, f32, f64 = torch.float16, torch.bfloat16, torch.float32, torch.float64
@@ -45,6 +45,16 @@ PAIR_LOSS_GRADIENT = {
     f32: Tolerance(3e-6, absolute=1.2e-5),
     f16: Tolerance(2**-10, absolute=1.2e-5),
     bf16: Tolerance(2**-7, absolute=1.2e-5),
+}
+
+# A sum of positions, which are integers of more than 30 bits; half updates are rounded once, and again where the
+# gradient from above scales them.
+AP_LOSS = {dtype: Tolerance(1e-6, absolute=1e-7) for dtype in FLOATS} | {f64: Tolerance(1e-9, absolute=1e-11)}
+AP_LOSS_UPDATE = {
+    f64: Tolerance(1e-9, absolute=1e-11),
+    f32: Tolerance(4e-6, absolute=1e-8),
+    f16: Tolerance(2**-10, absolute=6e-8),
+    bf16: Tolerance(2**-7, absolute=1e-8),
 }
 
 # A delta or a corner is a difference: its error is that of the largest values that it is made of.
@@ -117,6 +127,20 @@ OPERATORS = (
         differentiable=("inputs",),
         tolerances=FOCAL_LOSS,
         gradient_tolerances=FOCAL_LOSS_GRADIENT,
+    ),
+    Operator(
+        name="ap_loss",
+        room="ap_loss",
+        samples=ap_loss.samples,
+        small=ap_loss.small,
+        large=ap_loss.large,
+        refused=ap_loss.refused,
+        differentiable=("logits",),
+        has_second_derivatives=False,
+        has_numerical_derivatives=False,
+        tolerances=AP_LOSS,
+        gradient_tolerances=AP_LOSS_UPDATE,
+        same_bits_on_every_isa=True,
     ),
     pairwise("box_iou", boxes.box_iou),
     pairwise("generalized_box_iou"),
