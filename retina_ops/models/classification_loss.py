@@ -1,14 +1,14 @@
 """Classification losses that the fused loss does not have, composed of the operators of this package.
 
-Each takes the logits of all anchors and their classes, and returns the sum over each image. The box loss is the fused
-one in all cases.
+FL* and OHEM take the logits of all anchors and their classes, and return the sum over each image. The box loss is the
+fused one in all cases.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from .. import match_anchors, retinanet_loss, sigmoid_focal_loss
+from .. import ap_loss, match_anchors, retinanet_loss, sigmoid_focal_loss
 from ..errors import needs_extra
 from ..ops.normalization import Normalization, loss_divisors
 from ..reference.head_outputs import by_anchor
@@ -84,7 +84,8 @@ def _ranks(values: Tensor) -> Tensor:
     return torch.empty_like(order).scatter_(1, order, places)
 
 
-SEPARATE: dict[str, Callable[[Tensor, Tensor, LossOptions], Tensor]] = {"focal_star": focal_star, "ohem": ohem}
+_SUMS: dict[str, Callable[[Tensor, Tensor, LossOptions], Tensor]] = {"focal_star": focal_star, "ohem": ohem}
+SEPARATE = (*_SUMS, "ap_loss")
 
 
 def separate_losses(
@@ -125,7 +126,6 @@ def separate_losses(
             for image_matches, image_labels in zip(matches, labels, strict=True)
         ]
     )
-    sums = SEPARATE[options.classification](logits, classes, options)
     _, box_loss = retinanet_loss(
         [level.detach() for level in head_outputs["cls_logits"]],
         head_outputs["bbox_regression"],
@@ -137,6 +137,9 @@ def separate_losses(
         ignore_regions=crowds,
         **options.matching_and_box_loss(),
     )
+    if options.classification == "ap_loss":
+        return ap_loss(logits, classes, delta=options.ap_delta, ignore_index=IGNORED), box_loss
+    sums = _SUMS[options.classification](logits, classes, options)
     return (sums / divisors.to(sums.dtype)).sum(), box_loss
 
 

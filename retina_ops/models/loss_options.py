@@ -9,7 +9,7 @@ from .._deprecated import MATCHING, renamed_fields
 from ..ops.retinanet_loss import BOX_LOSSES
 from ..settings import Range, check_when_made
 
-Classification = Literal["focal", "cross_entropy", "focal_star", "ohem"]
+Classification = Literal["focal", "cross_entropy", "focal_star", "ohem", "ap_loss"]
 NORMALIZATIONS = ("image", "batch", "ema")
 
 
@@ -21,7 +21,7 @@ class LossOptions:
     Attributes:
         classification: ``"focal"``; ``"cross_entropy"``: the same with gamma 0, balanced by ``alpha`` unless it is -1;
             ``"focal_star"``: FL* of the paper's appendix A, whose slope is ``gamma``; ``"ohem"``: cross entropy of the
-            hardest anchors.
+            hardest anchors; ``"ap_loss"``: `retina_ops.ap_loss` of the batch, which has no normalization.
         fg_iou_thresh: IoU from which an anchor is foreground.
         bg_iou_thresh: IoU under which it is background; between the two it is ignored.
         alpha: weight of a positive; a negative has 1 - alpha. -1: no weights.
@@ -37,6 +37,7 @@ class LossOptions:
             `retina_ops.match_anchors`.
         min_pos_iou: lowest IoU of such a match.
         focal_star_beta: shift of FL*.
+        ap_delta: half the width of the ramp of the AP loss, in logits.
         ohem_examples: number of anchors per image that OHEM counts.
         ohem_ratio: with OHEM, background anchors per foreground anchor; 0: whatever is hardest.
     """
@@ -54,6 +55,7 @@ class LossOptions:
     allow_low_quality_matches: bool = True
     min_pos_iou: Annotated[float, Range(0, 1)] = 0.0
     focal_star_beta: Annotated[float, Range(0)] = 1.0
+    ap_delta: Annotated[float, Range(1e-6, 1e6)] = 1.0
     ohem_examples: Annotated[int, Range(1)] = 512
     ohem_ratio: Annotated[float, Range(0)] = 0.0
 

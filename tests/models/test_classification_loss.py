@@ -11,8 +11,10 @@ import torch.nn.functional as F
 from inputs.heads import random_head
 from torch import Tensor
 
+import retina_ops
 from retina_ops.models import LossOptions, retinanet_losses
 from retina_ops.models.classification_loss import IGNORED, focal_star, ohem
+from retina_ops.reference.head_outputs import by_anchor
 
 CLASSES = 5
 
@@ -109,6 +111,24 @@ def test_all_anchors_by_ohem_are_the_cross_entropy(device: str, normalization: s
         torch.testing.assert_close(mine, theirs)
 
 
+def test_ap_loss_ranks_the_anchors_of_the_batch(device: str) -> None:
+    """The value is that of the operator for the classes of the anchors; the box loss is the fused one."""
+    head = random_head([(9, 7), (3, 2)], [3, 0, 5], classes=CLASSES, dtype=torch.float64, device=device)
+    got = losses_of(head, classification="ap_loss", ap_delta=0.5)
+    rows = torch.cat(by_anchor(head.cls_logits, head.bbox_regression)[0], dim=1)
+    classes = []
+    for boxes, labels in zip(head.gt_boxes, head.gt_labels, strict=True):
+        matches = retina_ops.match_anchors(head.anchors, boxes)
+        padded = torch.cat([labels, labels.new_tensor([CLASSES])])
+        classes.append(torch.where(matches == -2, -1, padded[matches.clamp(min=-1)]))
+    expected = retina_ops.reference.ap_loss(rows, torch.stack(classes), delta=0.5)
+    torch.testing.assert_close(got["classification"], expected)
+    torch.testing.assert_close(got["bbox_regression"], losses_of(head)["bbox_regression"])
+    gradients = torch.autograd.grad(sum(got.values()), head.outputs)
+    assert all(gradient.isfinite().all() for gradient in gradients)
+    assert any(gradient.abs().sum() > 0 for gradient in gradients[: len(head.cls_logits)])
+
+
 def test_cross_entropy_is_focal_with_gamma_0() -> None:
     head = random_head([(5, 4)], [2, 1], classes=CLASSES)
     assert losses_of(head, classification="cross_entropy", alpha=0.75) == losses_of(head, gamma=0.0, alpha=0.75)
@@ -119,7 +139,7 @@ def test_cross_entropy_is_focal_with_gamma_0() -> None:
     [
         (
             {"classification": "hinge"},
-            "classification must be one of focal, cross_entropy, focal_star, ohem, got 'hinge'",
+            "classification must be one of focal, cross_entropy, focal_star, ohem, ap_loss, got 'hinge'",
         ),
         ({"classification": "focal_star", "gamma": 0.0}, "gamma must be positive with the classification focal_star"),
     ],
