@@ -67,6 +67,7 @@ def test_every_option_is_documented(name: str, capsys: pytest.CaptureFixture[str
     assert ended.value.code == 0
     text = re.sub(r"[│╭╮╰╯─|+]|-{3,}", " ", capsys.readouterr().out)
     assert "--output" in text
+    text = re.sub(r",\s*\n\s+--", ", --", text)  # a long pair --x, --no-x has two lines
     options = re.split(r"\n\s+(?=--|-h)", text.split("options", 1)[1])[1:]
     for option in options:
         words = re.sub(r"\((default|required)[^)]*\)|--\S+|\{[^}]*\}|\[?[A-Z]{3,}\S*", "", option).split()
