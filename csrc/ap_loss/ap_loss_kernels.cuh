@@ -258,12 +258,12 @@ __device__ __forceinline__ void scan(int64_t n, T identity, const Op& op, const 
 
 // Sums over a segment become sums over it and all before: counts, and positions from the first breakpoint.
 __device__ __forceinline__ void scan_cells(ApLossCell* cells, const uint64_t* units, int64_t points) {
-  scan(
-      points, uint64_t(0), ApLossPlus{}, [&](int64_t k) { return cells[k + 1].total + cells[k + 1].count * units[k]; },
-      [&](int64_t k, uint64_t sum) { cells[k + 1].total = sum; });
-  scan(
-      points, uint64_t(0), ApLossPlus{}, [&](int64_t k) { return cells[k + 1].count; },
-      [&](int64_t k, uint64_t sum) { cells[k + 1].count = sum; });
+  const auto cell_total = [&](int64_t k) { return cells[k + 1].total + cells[k + 1].count * units[k]; };
+  const auto put_total = [&](int64_t k, uint64_t sum) { cells[k + 1].total = sum; };
+  scan(points, uint64_t(0), ApLossPlus{}, cell_total, put_total);
+  const auto cell_count = [&](int64_t k) { return cells[k + 1].count; };
+  const auto put_count = [&](int64_t k, uint64_t sum) { cells[k + 1].count = sum; };
+  scan(points, uint64_t(0), ApLossPlus{}, cell_count, put_count);
 }
 
 template <class A>
@@ -282,20 +282,19 @@ __device__ __forceinline__ void rank_positives(const ApLossKernelArguments<A>& a
                         cells[2 * positives].count, start, unit);
   };
   const double count = static_cast<double>(positives);
-  scan(
-      positives, 1.0, ApLossLeast{},
-      [&](int64_t i) {
-        const double above = rank(args.of_negatives, i);
-        const double b = above > 0.0 ? above : 0.0;
-        args.weights[i] = rank(args.of_positives, i) + 0.5 + b;
-        args.errors[i] = b / args.weights[i];
-        return args.errors[i];
-      },
-      [&](int64_t i, double least) {
-        const double error = args.errors[i];
-        args.weights[i] = error > 0.0 ? least / error / args.weights[i] / count : 0.0;
-        args.errors[i] = least;
-      });
+  const auto error_of = [&](int64_t i) {
+    const double above = rank(args.of_negatives, i);
+    const double b = above > 0.0 ? above : 0.0;
+    args.weights[i] = rank(args.of_positives, i) + 0.5 + b;
+    args.errors[i] = b / args.weights[i];
+    return args.errors[i];
+  };
+  const auto interpolate = [&](int64_t i, double least) {
+    const double error = args.errors[i];
+    args.weights[i] = error > 0.0 ? least / error / args.weights[i] / count : 0.0;
+    args.errors[i] = least;
+  };
+  scan(positives, 1.0, ApLossLeast{}, error_of, interpolate);
   double sum = 0.0;
   for (int64_t i = threadIdx.x; i < positives; i += kApLossWide) sum += args.errors[i] / count;
   sum = block_sum<kApLossWide>(sum);
@@ -307,31 +306,29 @@ template <class A>
 __device__ __forceinline__ void add_up_windows(const ApLossKernelArguments<A>& args, int64_t points, double unit) {
   const double delta = args.problem.delta;
   const double upstream = args.upstream != nullptr ? *args.upstream : 1.0;
-  scan(
-      points, 0.0, ApLossPlus{},
-      [&](int64_t k) {
-        const int64_t owner = args.owners[k];
-        return owner >= 0 ? args.weights[owner] : -args.weights[-1 - owner];
-      },
-      [&](int64_t k, double slope) { args.slopes[k] = is_covered(args, k) ? slope : 0.0; });
-  scan(
-      points, 0.0, ApLossPlus{},
-      [&](int64_t k) {
-        const double length = k > 0 ? segment_length(args.breakpoints[k - 1], args.breakpoints[k], delta) : 0.0;
-        const double grown = k > 0 ? args.slopes[k - 1] * length : 0.0;
-        const int64_t owner = args.owners[k];
-        if (owner >= 0) return grown + args.weights[owner] * height_of(args, owner);
-        const int64_t i = -1 - owner;
-        const double width = static_cast<double>(args.units[k] - args.units[args.begins[i]]) / unit;
-        return grown + args.weights[i] * (1.0 - (height_of(args, i) + width));  // a window ends at H = 1
-      },
-      [&](int64_t k, double value) {
-        const double most = static_cast<double>(std::numeric_limits<A>::max());  // a product with 0 must stay 0
-        const double steepness = args.slopes[k] / (2.0 * delta);
-        args.lines[k + 1] = {is_covered(args, k) ? args.breakpoints[k] : A(0),
-                             static_cast<A>(static_cast<double>(static_cast<A>(value)) * upstream),
-                             static_cast<A>((steepness < most ? steepness : most) * upstream)};
-      });
+  const auto weight_of = [&](int64_t k) {
+    const int64_t owner = args.owners[k];
+    return owner >= 0 ? args.weights[owner] : -args.weights[-1 - owner];
+  };
+  const auto put_slope = [&](int64_t k, double slope) { args.slopes[k] = is_covered(args, k) ? slope : 0.0; };
+  scan(points, 0.0, ApLossPlus{}, weight_of, put_slope);
+  const auto step_to = [&](int64_t k) {
+    const double length = k > 0 ? segment_length(args.breakpoints[k - 1], args.breakpoints[k], delta) : 0.0;
+    const double grown = k > 0 ? args.slopes[k - 1] * length : 0.0;
+    const int64_t owner = args.owners[k];
+    if (owner >= 0) return grown + args.weights[owner] * height_of(args, owner);
+    const int64_t i = -1 - owner;
+    const double width = static_cast<double>(args.units[k] - args.units[args.begins[i]]) / unit;
+    return grown + args.weights[i] * (1.0 - (height_of(args, i) + width));  // a window ends at H = 1
+  };
+  const auto put_line = [&](int64_t k, double value) {
+    const double most = static_cast<double>(std::numeric_limits<A>::max());  // a product with 0 must stay 0
+    const double steepness = args.slopes[k] / (2.0 * delta);
+    args.lines[k + 1] = {is_covered(args, k) ? args.breakpoints[k] : A(0),
+                         static_cast<A>(static_cast<double>(static_cast<A>(value)) * upstream),
+                         static_cast<A>((steepness < most ? steepness : most) * upstream)};
+  };
+  scan(points, 0.0, ApLossPlus{}, step_to, put_line);
 }
 
 // From the sums over the segments to the loss, and to the lines where the update is wanted. launch: one block.
@@ -339,14 +336,13 @@ template <class A>
 __global__ void __launch_bounds__(kApLossWide) ap_loss_rank_kernel(ApLossKernelArguments<A> args, double unit) {
   const int64_t positives = static_cast<int64_t>(*args.positives);
   const int64_t points = 2 * positives;
-  scan(
-      points, uint64_t(0), ApLossPlus{},
-      [&](int64_t k) {
-        return k == 0 ? uint64_t(0)
-                      : ap_loss_units(segment_length(args.breakpoints[k - 1], args.breakpoints[k], args.problem.delta) *
-                                      unit);
-      },
-      [&](int64_t k, uint64_t sum) { args.units[k] = sum; });
+  const auto length_before = [&](int64_t k) {
+    return k == 0
+               ? uint64_t(0)
+               : ap_loss_units(segment_length(args.breakpoints[k - 1], args.breakpoints[k], args.problem.delta) * unit);
+  };
+  const auto put_units = [&](int64_t k, uint64_t sum) { args.units[k] = sum; };
+  scan(points, uint64_t(0), ApLossPlus{}, length_before, put_units);
   scan_cells(args.of_negatives, args.units, points);
   scan_cells(args.of_positives, args.units, points);
   rank_positives(args, positives, unit);
