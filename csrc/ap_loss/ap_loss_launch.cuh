@@ -1,7 +1,7 @@
 // The launches of one call of the AP loss, over workspace that the caller allocates. No torch.
 #pragma once
 
-#include "ap_loss/ap_loss_kernels.cuh"
+#include "ap_loss/ap_loss_rank.cuh"
 
 namespace retina_ops {
 

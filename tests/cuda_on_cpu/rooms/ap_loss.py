@@ -146,6 +146,7 @@ def large(device: Device) -> None:
 
 
 _KERNELS = "ap_loss/ap_loss_kernels.cuh"
+_RANK = "ap_loss/ap_loss_rank.cuh"
 
 RANDOM = [few, special]
 LARGE = [large]
@@ -191,17 +192,15 @@ PLANTED = {
     ),
     "ap_loss count: past the end": Bug(_KERNELS, "i < n; i += stride", "i <= n; i += stride", few, BOTH),
     "ap_loss scan: no barrier before the sums of warps": Bug(
-        _KERNELS, "of_warps[warp] = value;\n    __syncthreads();", "of_warps[warp] = value;", few
+        _RANK, "of_warps[warp] = value;\n    __syncthreads();", "of_warps[warp] = value;", few
     ),
-    "ap_loss scan: no barrier after": Bug(_KERNELS, "    __syncthreads();  // of_warps is written again\n", "", few),
+    "ap_loss scan: no barrier after": Bug(_RANK, "    __syncthreads();  // of_warps is written again\n", "", few),
     "ap_loss scan: the carry is lost": Bug(
-        _KERNELS, "write(k, op(carry, value))", "write(k, value)", updates_in_several_passes, ("sanitizers",)
+        _RANK, "write(k, op(carry, value))", "write(k, value)", updates_in_several_passes, ("sanitizers",)
     ),
-    "ap_loss rank: no running minimum": Bug(
-        _KERNELS, "args.errors[i] = least;", "(void)least;", updates, ("sanitizers",)
-    ),
+    "ap_loss rank: no running minimum": Bug(_RANK, "args.errors[i] = least;", "(void)least;", updates, ("sanitizers",)),
     "ap_loss rank: a window ends above 1": Bug(
-        _KERNELS, "(1.0 - (height_of(args, i) + width))", "(0.0 * width)", special, ("sanitizers",)
+        _RANK, "(1.0 - (height_of(args, i) + width))", "(0.0 * width)", special, ("sanitizers",)
     ),
     "ap_loss update: past the end": Bug(
         _KERNELS, "  if (i >= args.problem.rows * args.problem.classes) return;\n", "", few, BOTH
