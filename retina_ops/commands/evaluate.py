@@ -66,7 +66,7 @@ class EvaluateOptions:
     device: str = "auto"
     exif: Literal["auto", "upright", "stored"] = "auto"
     max_detections: Annotated[int, Range(1)] = 100
-    iou_thresholds: tuple[float, ...] = ()
+    iou_thresholds: tuple[Annotated[float, Range(0, 1)], ...] = ()
     on_bad_image: Literal["error", "skip"] = "error"
     on_bad_annotation: Literal["error", "skip"] = "error"
 

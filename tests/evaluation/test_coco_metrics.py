@@ -211,8 +211,8 @@ def test_rejects_bad_ground_truth(tmp_path: Path) -> None:
     truth, found = random_case(5)
     with pytest.raises(DataError, match=r"gone\.json: no such file"):
         evaluate_detections(tmp_path / "gone.json", found)
-    with pytest.raises(DataError, match='it has no list "annotations"'):
-        evaluate_detections({"images": [], "categories": []}, [])
+    with pytest.raises(DataError, match='it has no list "categories"'):
+        evaluate_detections({"images": [{"id": 1}], "annotations": []}, [])
     with pytest.raises(DataError, match="lists no images"):
         evaluate_detections({**truth, "images": []}, found)
     with pytest.raises(DataError, match="annotation 1 is of image 123456"):

@@ -34,7 +34,7 @@ def kernels(device: str, dtypes: Sequence[torch.dtype] = FLOATS, rows: Sequence[
             for sample in [*small, *others]:
                 with named(row, sample, dtype):
                     results += results_of(row, row.function, sample).tensors
-            if row.differentiable and dtype not in HALVES:
+            if row.differentiable and row.has_second_derivatives and dtype not in HALVES:
                 for sample in small:
                     with named(row, sample, dtype):
                         results += second_derivatives_of(row, row.function, sample)

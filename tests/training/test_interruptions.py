@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,14 @@ def assert_same_run(a: Path, b: Path) -> None:
     assert {**first["position"], **durations} == {**second["position"], **durations}
     metrics = [json.loads((folder / "metrics.json").read_text()) for folder in (a, b)]
     assert metrics[0]["AP"] == metrics[1]["AP"] and metrics[0]["steps"] == metrics[1]["steps"]
+
+
+@pytest.fixture(autouse=True)
+def not_ignored() -> Iterator[None]:
+    """Signals as in a foreground process. A background process inherits an ignored SIGINT, which training respects."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
