@@ -57,9 +57,9 @@ format: $(VENV)/.installed
 	$(RUN)/ruff format .
 	$(RUN)/clang-format -i $(CPP_FILES)
 
-# Compiles every CUDA source without a GPU: warnings are errors.
+# Compiles every CUDA source without a GPU: warnings are errors. ARGS="--sources nms --arch 90" for one room.
 cuda-check: $(VENV)/.installed
-	$(RUN)/python build_tools/check_cuda.py
+	$(RUN)/python build_tools/check_cuda.py $(ARGS)
 
 # The wheel under a torch without CUDA, and the sources against the oldest supported torch. Downloads both.
 portability: $(VENV)/.installed

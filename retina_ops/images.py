@@ -17,6 +17,7 @@ with needs_extra("train"):
 
 Frame = Literal["upright", "stored"]
 _ORIENTATION = 0x0112  # EXIF tag
+_SIXTEEN_BITS = ("PNG", "PPM")  # formats whose pixels Pillow gives as 32-bit integers in 0..65535
 
 IMAGE_SUFFIXES = (
     ".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".jfif", ".jpe", ".avif", ".jp2",
@@ -148,7 +149,7 @@ def _header(image: Image.Image) -> ImageHeader:
 
 def _rgb(image: Image.Image, file_format: str | None) -> np.ndarray:
     """uint8 [H, W, 3]. The range of the values is decided by the type of the pixels, never by their content."""
-    if image.mode.startswith("I;16") or (image.mode == "I" and file_format == "PNG"):
+    if image.mode.startswith("I;16") or (image.mode == "I" and file_format in _SIXTEEN_BITS):
         return _grey(np.asarray(image, dtype=np.float32) / 257)
     if image.mode == "I":
         raise ValueError("its pixels are 32-bit integers, whose range is unknown: convert it to 8 or 16 bits")

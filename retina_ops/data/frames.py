@@ -6,8 +6,8 @@ an image:
 
 1. the option ``exif`` of the data set: ``"upright"`` or ``"stored"``;
 2. the size that its annotations state, if that is the size of one frame only (`ImageHeader.frame_of`);
-3. the other images of the data set: if rule 2 finds ``"stored"`` for all images of a sample that it decides, then this
-   one is stored, too;
+3. the other images of the data set: if rule 2 decides at least three images of a sample and finds ``"stored"`` for all
+   of them, then this one is stored, too;
 4. upright, with one warning per data set.
 
 Prediction has no annotations: images are upright.
@@ -25,6 +25,7 @@ from ..images import Frame, read_header
 
 Exif = Literal["auto", "upright", "stored"]
 SAMPLE = 200  # images whose headers are read for rule 3
+WITNESSES = 3  # images that must agree before the others follow them
 
 
 def undecided_frame(name: str, images: Sequence[tuple[Path, tuple[int, int] | None]]) -> Frame:
@@ -49,9 +50,9 @@ def undecided_frame(name: str, images: Sequence[tuple[Path, tuple[int, int] | No
             undecided.append(path)
         else:
             found.append(frame)
-    if found and all(frame == "stored" for frame in found):
+    if len(found) >= WITNESSES and all(frame == "stored" for frame in found):
         return "stored"
-    if undecided and not found:
+    if undecided and (not found or all(frame == "stored" for frame in found)):
         message = (
             f"{name}: of {len(images[::step])} images looked at, {len(undecided)} have an EXIF orientation (the first: "
             f"{undecided[0].name}), and no annotation tells whether their boxes were drawn on the upright image. They "

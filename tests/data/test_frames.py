@@ -134,14 +134,29 @@ def test_undecidable_is_upright_and_warns_once(tmp_path: Path, shape: str, orien
 
 
 def test_other_images_decide(tmp_path: Path) -> None:
-    """One image says that this tool annotates stored pixels; the others, which do not tell, follow it."""
+    """Three images say that this tool annotates stored pixels; the others, which do not tell, follow them."""
     boxes, images = [], []
-    for name, orientation, shape in (("a.png", 6, "wide"), ("b.png", 3, "wide"), ("c.png", 8, "square")):
+    telling = [("a.png", 6, "wide"), ("d.png", 8, "wide"), ("e.png", 5, "wide")]
+    for name, orientation, shape in [*telling, ("b.png", 3, "wide"), ("c.png", 8, "square")]:
         stored = write_turned(tmp_path / name, orientation, SIDES[shape])
         boxes.append(stored_mark(orientation, stored, tmp_path / name))
         images.append({"file_name": name, "height": stored[0], "width": stored[1]})
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        assert_on_the_mark(open_dataset(write_set(tmp_path, images, boxes)))
+
+
+def test_a_single_image_does_not_decide_for_others(tmp_path: Path) -> None:
+    """The others are upright, and it is said."""
+    stored = write_turned(tmp_path / "a.png", 6, SIDES["wide"])
+    write_turned(tmp_path / "b.png", 3, SIDES["wide"])
+    sizes = (stored, SIDES["wide"])
+    images = [
+        {"file_name": name, "height": height, "width": width}
+        for name, (height, width) in zip(("a.png", "b.png"), sizes, strict=True)
+    ]
+    boxes = [stored_mark(6, stored, tmp_path / "a.png"), UPRIGHT_MARK]
+    with pytest.warns(DataWarning, match=r"1 have an EXIF orientation \(the first: b\.png\)"):
         assert_on_the_mark(open_dataset(write_set(tmp_path, images, boxes)))
 
 

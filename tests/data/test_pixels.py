@@ -27,6 +27,15 @@ def test_16_bits(tmp_path: Path, largest: int, suffix: str) -> None:
     assert all(torch.equal(plane, expected) for plane in image)
 
 
+@pytest.mark.parametrize(("maxval", "value"), [(65535, 200), (65535, 300), (1000, 300), (4095, 4095)])
+def test_16_bit_pgm(tmp_path: Path, maxval: int, value: int) -> None:
+    """Its header states the largest value."""
+    pixels = np.full((4, 6), value, dtype=">u2").tobytes()
+    (tmp_path / "a.pgm").write_bytes(f"P5\n6 4\n{maxval}\n".encode() + pixels)
+    expected = int(value * 255 / maxval + 0.5)
+    assert (read_image(tmp_path / "a.pgm").int() - expected).abs().max() <= 1
+
+
 def test_8_bits(tmp_path: Path) -> None:
     values = np.arange(256, dtype=np.uint8).reshape(16, 16)
     assert torch.equal(read_image(saved(tmp_path / "a.png", values))[1], torch.from_numpy(values))
